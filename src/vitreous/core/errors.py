@@ -1,0 +1,18 @@
+"""The one exception for what the user can mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Something the user gave is wrong: shown as one line, exit code 2, no traceback.
+
+    where: the file (or option) at fault; what: what is wrong with it; remedy: what to do about it.
+    """
+
+    def __init__(self, where: str | Path, what: str, remedy: str) -> None:
+        self.where = str(where)
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{self.where}: {what}. {remedy}")
