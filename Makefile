@@ -1,0 +1,67 @@
+# Everything sets itself up: `make demo` and `make test` are the only two commands a newcomer needs.
+# Needs Python 3.11 (with venv) and a package index; nothing else.
+
+SHELL := /bin/bash
+# The first Python 3.11+ that can make an environment (Debian splits venv off its own).
+PYTHON ?= $(shell for p in python3.11 python3 /usr/local/bin/python3 python; do \
+	command -v $$p >/dev/null && $$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_ARGS ?=
+JOBS ?= 2
+DEMO ?= demo
+DEMO_REAL ?= demo-real
+export VITREOUS_DATA ?= $(abspath ../shared/data)
+# One thread a test worker: workers that each start a thread a core only wait for each other.
+TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
+
+.PHONY: help install demo demo-real test test-slow bench lint format docs clean
+
+help:
+	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
+	@echo "make demo-real   real beta-galactosidase particles from $(VITREOUS_DATA) to a map: $(DEMO_REAL)/report.html"
+	@echo "make test        the quick tests      make test-slow   all of them"
+	@echo "make lint        ruff, mypy, layers   make bench       the benchmarks"
+	@echo "make docs        generate docs/jobs   make clean       remove what was built"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with venv found: install python3.11 and python3.11-venv" >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/vitreous demo $(DEMO)
+
+demo-real: $(STAMP)
+	$(BIN)/vitreous demo-real $(DEMO_REAL) --data $(VITREOUS_DATA)
+
+test: $(STAMP)
+	$(PYTEST) -n $(JOBS) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(PYTEST) $(PYTEST_ARGS)
+
+bench: $(STAMP)
+	@for script in benchmarks/bench_*.py; do test -e $$script || continue; echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: $(STAMP)
+	$(BIN)/python -m vitreous.app.document docs/jobs
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
