@@ -126,7 +126,8 @@ def crop_fourier(
             out = _append_zeros(out, dim, new // 2 + 1 - keep)
         else:
             size = min(old, new)
-            low = (size + 1) // 2
+            # An even crop has one Nyquist row for two frequencies: it gets the positive one's, as in RELION.
+            low = size // 2 + 1
             head = out.narrow(dim, 0, low)
             tail = out.narrow(dim, out.shape[dim] - (size - low), size - low)
             out = torch.cat([_append_zeros(head, dim, new - size), tail], dim)
