@@ -1,0 +1,300 @@
+"""MRC images, maps and stacks: modes 0, 1, 2, 4, 6 and 12, either byte order, gzip, memory-mapped stacks.
+
+Arrays are (y, x) or (z, y, x). A single image of a stack is named "000001@stack.mrcs", counted from 1.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vitreous.core.errors import InputError
+from vitreous.data.volume import Volume
+from vitreous.io.mrc_header import HEADER_BYTES, MrcHeader, make_header, parse_header
+from vitreous.runtime.atomic import atomic_path
+
+_FLOAT32, _FLOAT16 = 2, 12
+_MODE_OF: dict[str, int] = {"int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint16": 6, "float16": 12}
+
+
+def split_name(name: str | Path) -> tuple[int | None, str]:
+    """("000003@stack.mrcs") -> (2, "stack.mrcs"): the index from 0, None where the name is of a whole file."""
+    number, at, file = str(name).partition("@")
+    if not at:
+        return None, number
+    if not number.isdecimal() or int(number) < 1:
+        raise InputError(str(name), "is no image name", "Images are named 000001@stack.mrcs, counted from 1.")
+    return int(number) - 1, file
+
+
+def read_header(path: str | Path) -> MrcHeader:
+    """Read and check a header, the file's size included. Raises InputError where it is no whole MRC file."""
+    file = Path(path)
+    if file.suffix == ".gz":
+        return parse_header(file, _read_bytes(file)[:HEADER_BYTES], None)
+    try:
+        with file.open("rb") as handle:
+            return parse_header(file, handle.read(HEADER_BYTES), file.stat().st_size)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def read_array(path: str | Path) -> tuple[NDArray[Any], MrcHeader]:
+    """All data of a file as (sections, rows, columns), in its own number type and native byte order.
+
+    Raises InputError for files that cannot be read, are cut short or hold NaN or infinity.
+    """
+    file = Path(path)
+    if file.suffix == ".gz":
+        raw = _read_bytes(file)
+        header = parse_header(file, raw[:HEADER_BYTES], len(raw))
+        flat = np.frombuffer(raw, header.dtype, int(np.prod(header.shape)), header.offset)
+        array = flat.reshape(header.shape).astype(header.dtype.newbyteorder("="))
+    else:
+        header = read_header(file)
+        try:
+            flat = np.fromfile(file, header.dtype, int(np.prod(header.shape)), offset=header.offset)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+        array = flat.reshape(header.shape).astype(header.dtype.newbyteorder("="), copy=False)
+    check_finite(file, array)
+    return array, header
+
+
+def read_image(path: str | Path) -> tuple[NDArray[Any], float]:
+    """An image (y, x), or all of a stack or map (z, y, x), as float32 (complex64 for transforms), and its pixel size.
+
+    path: a file or "000001@stack.mrcs". The pixel size is in A, 0 where the header does not say.
+    """
+    index, name = split_name(path)
+    if index is not None:
+        with open_stack(name) as stack:
+            return stack.images([index])[0], stack.pixel_size
+    array, header = read_array(name)
+    image = array if array.dtype.kind == "c" else array.astype(np.float32, copy=False)
+    return (image[0] if header.shape[0] == 1 else image), header.pixel_size
+
+
+def read_map(path: str | Path) -> Volume:
+    """A cubic map (z, y, x). Axes that are stored in another order (MAPC, MAPR, MAPS) are put right.
+
+    Raises InputError where it is not cubic or has no voxel size.
+    """
+    array, header = read_array(path)
+    array = to_xyz_order(array, header)
+    if array.dtype.kind == "c":
+        raise InputError(path, "holds a Fourier transform (mode 4), not a map", "Give a map in real space.")
+    nz, ny, nx = array.shape
+    if not nz == ny == nx:
+        raise InputError(path, f"is {nx} x {ny} x {nz} voxels, not a cube", "Give a cubic map.")
+    if header.pixel_size <= 0:
+        raise InputError(path, "has no voxel size in its header", "Set it, e.g. relion_image_handler --rescale_angpix.")
+    return Volume(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), header.pixel_size)
+
+
+def to_xyz_order(array: NDArray[Any], header: MrcHeader) -> NDArray[Any]:
+    """Transpose stored (sections, rows, columns) to (z, y, x)."""
+    columns, rows, sections = header.axes
+    stored = [sections, rows, columns]
+    return array.transpose([stored.index(axis) for axis in (3, 2, 1)])
+
+
+def write_image(path: str | Path, image: ArrayLike | torch.Tensor, pixel_size: float, float16: bool = False) -> None:
+    """Write an image (y, x) or a stack (n, y, x), atomically.
+
+    int8, int16, uint16 and complex64 stay what they are; all else becomes float32, or float16 (mode 12) if asked.
+    """
+    array = np.asarray(image)
+    with StackWriter(path, pixel_size, float16=float16) as writer:
+        writer.append(array[None] if array.ndim == 2 else array)
+
+
+def write_map(path: str | Path, volume: Volume, float16: bool = False) -> None:
+    """Write a map, atomically."""
+    with StackWriter(path, volume.voxel_size, float16=float16, is_volume=True) as writer:
+        writer.append(volume.density.detach().cpu().numpy())
+
+
+class MrcStack:
+    """Images of a stack (or sections of a map), read when asked for. Files over 2 GB are no different.
+
+    len: number of images; shape: (n, y, x); pixel_size in A, 0 where the header does not say.
+    """
+
+    def __init__(self, path: Path, data: NDArray[Any], header: MrcHeader) -> None:
+        self.path = path
+        self.header = header
+        self._data: NDArray[Any] | None = data
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(images, rows, columns)."""
+        return self.header.shape
+
+    @property
+    def pixel_size(self) -> float:
+        """Pixel size in A; 0 where the header does not say."""
+        return self.header.pixel_size
+
+    def __len__(self) -> int:
+        return self.header.shape[0]
+
+    def images(self, indices: Sequence[int] | NDArray[np.integer[Any]] | slice) -> NDArray[np.float32]:
+        """Images (n, y, x) by index from 0, as float32. Raises InputError beyond the last one and for NaN."""
+        if self._data is None:
+            raise ValueError(f"{self.path} is closed")
+        if not isinstance(indices, slice):
+            chosen = np.asarray(indices, dtype=np.int64)
+            outside = chosen[(chosen < 0) | (chosen >= len(self))]
+            if len(outside):
+                what = f"has {len(self)} images; number {outside[0] + 1} was asked for"
+                raise InputError(self.path, what, "The STAR file and the stack do not belong together.")
+            indices = chosen
+        images = np.asarray(self._data[indices], dtype=np.float32)
+        check_finite(self.path, images)
+        return images
+
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32]:
+        if isinstance(index, slice):
+            return self.images(index)
+        return self.images([index])[0]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._data = None
+
+    def __enter__(self) -> MrcStack:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_stack(path: str | Path) -> MrcStack:
+    """Open a stack: memory-mapped, or read whole if it is compressed (.gz)."""
+    file = Path(path)
+    if file.suffix == ".gz":
+        array, header = read_array(file)
+    else:
+        header = read_header(file)
+        try:
+            array = np.memmap(file, header.dtype, "r", header.offset, header.shape)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+    if array.dtype.kind == "c":
+        raise InputError(file, "holds Fourier transforms (mode 4), not images", "Give images in real space.")
+    return MrcStack(file, array, header)
+
+
+class StackWriter:
+    """Write images to a stack piece by piece; it appears under its name, whole, when the block ends well.
+
+    The first piece sets the image size and number type. Used as a context manager.
+    """
+
+    def __init__(self, path: str | Path, pixel_size: float, *, float16: bool = False, is_volume: bool = False) -> None:
+        self.path = Path(path)
+        self.pixel_size = pixel_size
+        self.n_images = 0
+        self._float16 = float16
+        self._is_volume = is_volume
+        self._atomic = atomic_path(self.path)
+        self._file: BinaryIO | None = None
+        self._image_shape: tuple[int, int] | None = None
+        self._dtype: np.dtype[Any] = np.dtype(np.float32)
+        self._low, self._high = np.inf, -np.inf
+        self._sum = self._sum2 = 0.0
+
+    def __enter__(self) -> StackWriter:
+        self._file = self._atomic.__enter__().open("wb")
+        self._file.write(bytes(HEADER_BYTES))
+        return self
+
+    def append(self, images: ArrayLike | torch.Tensor) -> None:
+        """Add one image (y, x) or several (n, y, x)."""
+        array = np.asarray(images)
+        array = array[None] if array.ndim == 2 else array
+        if self._file is None:
+            raise ValueError("StackWriter is a context manager: use it in a with block")
+        if self._image_shape is None:
+            self._image_shape = (int(array.shape[1]), int(array.shape[2]))
+            kept = array.dtype.name in _MODE_OF and array.dtype.kind in "iuc"
+            wanted = array.dtype.newbyteorder("=") if kept else np.dtype(np.float16 if self._float16 else np.float32)
+            self._dtype = wanted
+        if array.shape[1:] != self._image_shape:
+            raise ValueError(f"images of {array.shape[1:]} cannot join a stack of {self._image_shape}")
+        if array.shape[0] == 0:
+            return
+        data = np.ascontiguousarray(array, dtype=self._dtype)
+        self._file.write(data.astype(self._dtype.newbyteorder("<"), copy=False).tobytes())
+        self.n_images += len(data)
+        if data.dtype.kind != "c":
+            self._low, self._high = min(self._low, float(data.min())), max(self._high, float(data.max()))
+            for image in data:
+                values = image.astype(np.float64)
+                self._sum += float(values.sum())
+                self._sum2 += float(np.square(values).sum())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        file = self._file
+        if file is None:
+            raise ValueError("StackWriter was not entered")
+        try:
+            if kind is None:
+                file.seek(0)
+                file.write(self._header())
+            file.close()
+        except BaseException as failure:
+            self._atomic.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._atomic.__exit__(kind, error, trace)
+
+    def _header(self) -> bytes:
+        if self._image_shape is None:
+            raise ValueError(f"{self.path}: a stack without images cannot be written")
+        n = self.n_images * self._image_shape[0] * self._image_shape[1]
+        statistics = (0.0, 0.0, 0.0, 0.0)
+        if self._dtype.kind != "c":
+            mean = self._sum / n
+            statistics = (self._low, self._high, mean, max(self._sum2 / n - mean * mean, 0.0) ** 0.5)
+        mode = _MODE_OF[self._dtype.name]
+        shape = (self.n_images, *self._image_shape)
+        return make_header(shape, mode, self.pixel_size, is_volume=self._is_volume, statistics=statistics)
+
+
+def check_finite(path: Path, array: NDArray[Any]) -> None:
+    """Raise InputError where an image holds NaN or infinity."""
+    if array.dtype.kind not in "fc":
+        return
+    with np.errstate(all="ignore"):
+        # A sum shows most of it at a tenth of the cost of looking at every pixel.
+        if np.isfinite(np.sum(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64)):
+            return
+    bad = int(np.count_nonzero(~np.isfinite(array)))
+    if bad:
+        raise InputError(path, f"holds {bad} values that are NaN or infinite", "Make or copy it anew.")
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        with gzip.open(file, "rb") as handle:
+            return handle.read()
+    except (OSError, EOFError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+            raise _unreadable(file, error) from error
+        raise InputError(file, f"cannot be decompressed ({error})", "Make or copy it anew.") from error
+
+
+def _unreadable(file: Path, error: OSError) -> InputError:
+    return InputError(file, f"cannot be read ({error.strerror})", "Check the name and the permissions.")
