@@ -1,0 +1,165 @@
+"""Power spectra of micrographs, and their reduction to polar bins in which a CTF is fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy import fft
+
+Array = NDArray[np.float64]
+_TAPER = 0.12  # share of a tile's side that fades in at each edge
+
+
+class SpectrumError(ValueError):
+    """A micrograph or power spectrum from which no CTF can be fitted (one sentence, for the quarantine list)."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Averaged power (squared amplitude) in rfft layout (box, box//2+1), zero frequency first; pixel_size in A."""
+
+    power: Float[np.ndarray, "box half"]
+    pixel_size: float
+
+    @property
+    def box(self) -> int:
+        """Side of the full transform in Fourier pixels."""
+        return int(self.power.shape[0])
+
+    @property
+    def length(self) -> float:
+        """Side of the tiles it was made of, in A: a Fourier pixel is 1/length wide."""
+        return self.box * self.pixel_size
+
+
+def spectrum_of_micrograph(
+    image: Float[np.ndarray, "height width"], pixel_size: float, *, box: int = 512, target_pixel_size: float = 1.4
+) -> Spectrum:
+    """Mean power of half-overlapping tapered tiles (Welch), cropped in Fourier space to target_pixel_size.
+
+    The tiles are as large as it takes for `box` Fourier pixels to end at the Nyquist frequency of
+    target_pixel_size (A), which is the same as resampling the micrograph first; a micrograph that is coarser
+    already is taken as it is. Welch (1967) IEEE Trans. Audio Electroacoust. 15, 70.
+    """
+    check_image(image)
+    wanted = box * max(target_pixel_size / pixel_size, 1.0)
+    tile = min(fft.next_fast_len(round(wanted / 2), real=True) * 2, min(image.shape) // 2 * 2)
+    box = min(round(tile * pixel_size / max(target_pixel_size, pixel_size) / 2) * 2, tile)
+    window = np.outer(taper(tile), taper(tile)).astype(np.float32)
+    total = np.zeros((box, box // 2 + 1))
+    starts = [tile_starts(size, tile) for size in image.shape]
+    for top in starts[0]:
+        for left in starts[1]:
+            piece = image[top : top + tile, left : left + tile].astype(np.float32)
+            spectrum = fft.rfft2((piece - piece.mean()) * window)
+            total += crop_power(spectrum.real**2 + spectrum.imag**2, box)
+    total /= len(starts[0]) * len(starts[1]) * tile * tile
+    return Spectrum(total, pixel_size * tile / box)
+
+
+def spectrum_from_amplitudes(amplitudes: Float[np.ndarray, "box box"], pixel_size: float) -> Spectrum:
+    """A stored power spectrum as RELION's motion correction writes it.
+
+    amplitudes: square image with the zero frequency at index box//2. The files are called power spectra but hold
+    amplitudes (CTFFIND's convention for its input), so they are squared here.
+    """
+    if amplitudes.ndim != 2 or amplitudes.shape[0] != amplitudes.shape[1]:
+        raise SpectrumError(f"a power spectrum is square, this one is {' x '.join(map(str, amplitudes.shape))}")
+    if not np.isfinite(amplitudes).all():
+        raise SpectrumError("the power spectrum holds NaN or infinite values")
+    box = amplitudes.shape[0]
+    half = np.fft.ifftshift(amplitudes.astype(np.float64))[:, : box // 2 + 1]
+    if not half[1:, 1:].std() > 0:
+        raise SpectrumError("the power spectrum is constant")
+    return Spectrum(half**2, pixel_size)
+
+
+def check_image(image: Float[np.ndarray, "height width"]) -> None:
+    """Raise SpectrumError for a micrograph that holds no spectrum: not 2D, too small, not finite, or constant."""
+    if image.ndim != 2 or min(image.shape) < 128:
+        raise SpectrumError(f"a micrograph of {' x '.join(map(str, image.shape))} pixels is too small for a CTF fit")
+    if not np.isfinite(image.sum(dtype=np.float64)):
+        raise SpectrumError("the micrograph holds NaN or infinite values")
+    if float(image.max()) == float(image.min()):
+        raise SpectrumError("the micrograph is constant (blank or too dark)")
+
+
+def tile_starts(size: int, tile: int) -> NDArray[np.int64]:
+    """Where tiles begin so that they overlap by half and the last one ends at the edge."""
+    count = max(1, int(np.ceil((size - tile) / (tile / 2))) + 1) if size > tile else 1
+    return np.round(np.linspace(0, size - tile, count)).astype(np.int64)
+
+
+def taper(size: int) -> Array:
+    """A window that is 1 but for raised-cosine edges, normalised to unit mean square."""
+    edge = max(1, round(_TAPER * size))
+    window = np.ones(size)
+    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(edge) + 0.5) / edge)
+    window[:edge], window[size - edge :] = ramp, ramp[::-1]
+    return window / np.sqrt(np.mean(window**2))
+
+
+def crop_power(power: Float[np.ndarray, "size size_half"], box: int) -> Array:
+    """The low-frequency part of power in rfft layout, as a transform of side box has it (box even)."""
+    low = box // 2
+    rows = np.r_[0:low, power.shape[0] - (box - low) : power.shape[0]]
+    return power[rows, : low + 1].astype(np.float64)
+
+
+def frequencies(spectrum: Spectrum) -> tuple[Array, Array]:
+    """(ky, kx) of the rfft grid in 1/A, of shapes (box, 1) and (half,)."""
+    ky = np.fft.fftfreq(spectrum.box, d=spectrum.pixel_size)
+    return ky[:, None], np.fft.rfftfreq(spectrum.box, d=spectrum.pixel_size)
+
+
+@dataclass(frozen=True)
+class PolarSpectrum:
+    """A spectrum averaged in sectors and shells: arrays (n_sectors, n_shells).
+
+    power: mean power of a bin. count: Fourier pixels in it (0: empty). k_squared: their mean |k|^2 in 1/A^2.
+    angle: middle of each sector in radians (n_sectors,), 0 .. pi. shell: Fourier radius of each shell (n_shells,).
+    length: A, from the Spectrum.
+    """
+
+    power: Array
+    count: Array
+    k_squared: Array
+    angle: Array
+    shell: NDArray[np.int64]
+    length: float
+
+
+def polar_spectrum(spectrum: Spectrum, n_sectors: int = 72) -> PolarSpectrum:
+    """Average a spectrum over bins one Fourier pixel deep and 180/n_sectors degrees wide.
+
+    Friedel's law makes half a turn enough. The pixels next to the axes, where detector stripes and the edges of
+    the image leave a cross, are left out.
+    """
+    box = spectrum.box
+    y = np.fft.fftfreq(box, d=1 / box)[:, None]
+    x = np.arange(box // 2 + 1, dtype=np.float64)[None, :]
+    radius = np.sqrt(y * y + x * x)
+    angle = np.mod(np.arctan2(y, x), np.pi)
+    sector = np.minimum((angle / np.pi * n_sectors).astype(np.int64), n_sectors - 1)
+    shell = np.floor(radius + 0.5).astype(np.int64)
+    n_shells = box // 2
+    use = (np.abs(y) > 1) & (x > 1) & (shell < n_shells)
+    index = (sector * n_shells + shell)[use]
+    size = n_sectors * n_shells
+    count = np.bincount(index, minlength=size).astype(np.float64)
+    safe = np.maximum(count, 1.0)
+    power = np.bincount(index, weights=spectrum.power[use], minlength=size) / safe
+    k_squared = np.bincount(index, weights=(radius[use] / spectrum.length) ** 2, minlength=size) / safe
+    grid = (n_sectors, n_shells)
+    middle = (np.arange(n_sectors) + 0.5) * np.pi / n_sectors
+    return PolarSpectrum(
+        power.reshape(grid),
+        count.reshape(grid),
+        k_squared.reshape(grid),
+        middle,
+        np.arange(n_shells),
+        spectrum.length,
+    )
