@@ -98,7 +98,7 @@ class Correlator:
         self._smooth = q[:, keep] * np.sqrt(points.weight)[:, None]
         data = points.weight * points.value - self._smooth @ (self._smooth.T @ points.value)
         self._data = data
-        self._norm = float(np.sqrt(max(data @ points.value, 1e-300)))
+        self._norm = max(float(data @ points.value), 1e-300) ** 0.5
 
     def __call__(self, model: Array) -> Array:
         """Signed correlation of models (..., n); negative where rings are out by half."""

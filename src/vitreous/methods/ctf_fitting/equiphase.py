@@ -90,7 +90,8 @@ def scale_to(model: Array, data: Array, correlation: Array) -> Array:
     trusted = correlation > _THRESHOLD
     if not trusted.any():
         return model * float(data.std() / max(model.std(), 1e-12))
-    return model * float(max(data[trusted] @ model[trusted], 0.0) / max(model[trusted] @ model[trusted], 1e-12))
+    overlap, norm = float(data[trusted] @ model[trusted]), float(model[trusted] @ model[trusted])
+    return model * (max(overlap, 0.0) / max(norm, 1e-12))
 
 
 def fit_resolution(curve: EquiphaseCurve, lens: Lens, microscope: Microscope, length: float) -> float:

@@ -155,6 +155,6 @@ def usable_band(spectrum: Spectrum, band: Band) -> Band:
     high = max(band.high, nyquist_limit(spectrum))
     if spectrum.length * (1.0 / high - 1.0 / band.low) < 20:
         raise SpectrumError(
-            f"from {band.low:g} to {high:.3g} A there are fewer than 20 Fourier pixels: use a larger box or a wider range"
+            f"fewer than 20 Fourier pixels from {band.low:g} to {high:.3g} A: use a larger box or a wider range"
         )
     return Band(band.low, high)

@@ -75,17 +75,12 @@ def grid_search(polar: PolarSpectrum, band: Band, microscope: Microscope, settin
     mean over the sectors of their scores at the defocus it has there, a look-up instead of a model.
     """
     defoci, phases = settings.defoci(), settings.phases()
-    best: tuple[float, float, Array] | None = None
     points = flatten_band(merge_sectors(polar, _WIDE_SECTORS), band)
-    sectors = [select(points, points.angle == angle) for angle in np.unique(points.angle)]
-    for b_factor in B_FACTORS:
-        table = sector_scores(sectors, band, microscope, defoci, phases, b_factor)
-        top = float(table.mean(0).max())
-        if best is None or top > best[0]:
-            best = (top, b_factor, table)
-    assert best is not None
-    angles = np.array([sector.angle[0] for sector in sectors])
-    return peaks(best[2], angles, defoci, phases, best[1])
+    angles = np.unique(points.angle)
+    sectors = [select(points, points.angle == angle) for angle in angles]
+    tables = np.stack([sector_scores(sector, band, microscope, defoci, phases) for sector in sectors], axis=1)
+    best = int(tables.mean(1).max((1, 2)).argmax())
+    return peaks(tables[best], angles, defoci, phases, B_FACTORS[best])
 
 
 def merge_sectors(polar: PolarSpectrum, n_sectors: int) -> PolarSpectrum:
@@ -105,16 +100,14 @@ def select(points: Points, mask: NDArray[np.bool_]) -> Points:
     return Points(points.value[mask], points.weight[mask], points.k_squared[mask], points.angle[mask], points.length)
 
 
-def sector_scores(
-    sectors: list[Points], band: Band, microscope: Microscope, defoci: Array, phases: Array, b_factor: float
-) -> Array:
-    """Correlation of each sector with the rings of each phase shift and defocus: (n_sectors, n_phases, n_defoci)."""
-    table = np.empty((len(sectors), len(phases), len(defoci)))
-    for index, sector in enumerate(sectors):
-        correlate = Correlator(sector, band)
-        envelope = np.exp(-0.25 * b_factor * sector.k_squared)
-        for number, phase in enumerate(phases):
-            model = rings(sector.k_squared, defoci[:, None], microscope, sector.length, phase)
+def sector_scores(sector: Points, band: Band, microscope: Microscope, defoci: Array, phases: Array) -> Array:
+    """Correlation of a sector with the rings of each B factor, phase shift and defocus: (n_b, n_phases, n_defoci)."""
+    table = np.empty((len(B_FACTORS), len(phases), len(defoci)))
+    correlate = Correlator(sector, band)
+    envelopes = [np.exp(-0.25 * b_factor * sector.k_squared) for b_factor in B_FACTORS]
+    for number, phase in enumerate(phases):
+        model = rings(sector.k_squared, defoci[:, None], microscope, sector.length, phase)
+        for index, envelope in enumerate(envelopes):
             table[index, number] = correlate(model * envelope)
     return table
 
@@ -166,8 +159,12 @@ def refine(
         return -evidence(score, len(correlate.points.value)) + prior + bounds_cost(lens, settings)
 
     simplex = np.vstack([np.zeros(free), np.eye(free)])
-    options = {"initial_simplex": simplex, "xatol": 5e-3 / max(spread, 0.1), "fatol": 1e-3, "maxiter": 90 * free}
-    result = minimize(cost, np.zeros(free), method="Nelder-Mead", options=options)
+    result = minimize(
+        cost,
+        np.zeros(free),
+        method="Nelder-Mead",
+        options={"initial_simplex": simplex, "xatol": 5e-3 / max(spread, 0.1), "fatol": 1e-3, "maxiter": 90 * free},
+    )
     lens = lens_at(result.x)
     score = float(correlate(lens_rings(lens, correlate.points, microscope, start.b_factor)))
     return Candidate(lens, start.b_factor, score)

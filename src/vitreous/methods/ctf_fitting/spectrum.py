@@ -111,8 +111,9 @@ def crop_power(power: Float[np.ndarray, "size size_half"], box: int) -> Array:
 
 def frequencies(spectrum: Spectrum) -> tuple[Array, Array]:
     """(ky, kx) of the rfft grid in 1/A, of shapes (box, 1) and (half,)."""
-    ky = np.fft.fftfreq(spectrum.box, d=spectrum.pixel_size)
-    return ky[:, None], np.fft.rfftfreq(spectrum.box, d=spectrum.pixel_size)
+    ky = np.fft.fftfreq(spectrum.box, d=spectrum.pixel_size).astype(np.float64)
+    kx = np.fft.rfftfreq(spectrum.box, d=spectrum.pixel_size).astype(np.float64)
+    return ky[:, None], kx
 
 
 @dataclass(frozen=True)
