@@ -1,0 +1,129 @@
+"""Memory plans: how much there is, how many items fit, and what to do when the plan was wrong."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import torch
+
+log = logging.getLogger(__name__)
+
+_USABLE_FRACTION = 0.8
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def _read_number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def cgroup_free(root: Path = _CGROUP) -> int | None:
+    """Bytes left under the container's memory limit (cgroup v2 or v1); None where there is no limit.
+
+    Page cache counts as used by the kernel's figure but is given back on demand, so it counts as free here.
+    """
+    for limit_name, used_name, stat_name, cache_key in (
+        ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            "total_inactive_file",
+        ),
+    ):
+        limit, used = _read_number(root / limit_name), _read_number(root / used_name)
+        if limit is None or used is None or limit >= 1 << 60:
+            continue
+        cache = 0
+        try:
+            for line in (root / stat_name).read_text().splitlines():
+                key, _, value = line.partition(" ")
+                if key == cache_key:
+                    cache = int(value)
+        except (OSError, ValueError):
+            cache = 0
+        return max(0, limit - used + cache)
+    return None
+
+
+def free_memory(device: torch.device | None = None) -> int:
+    """Bytes that can be had now: of the GPU, or of RAM within the container's limit."""
+    if device is not None and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
+    free = int(psutil.virtual_memory().available)
+    limit = cgroup_free()
+    return free if limit is None else min(free, limit)
+
+
+def budget(max_memory_gb: float = 0.0, device: torch.device | None = None) -> int:
+    """Bytes to plan for: what the user said, or 80% of what is free; more than is free is cut down with a warning."""
+    free = free_memory(device)
+    if not max_memory_gb:
+        return int(_USABLE_FRACTION * free)
+    asked = int(max_memory_gb * 1e9)
+    if asked > free:
+        log.warning(
+            "--max-memory %.1f GB is more than the %.1f GB that are free: planning for 70%%", asked / 1e9, free / 1e9
+        )
+        return int(0.7 * free)
+    return asked
+
+
+def plan(bytes_per_item: float, *, fixed: float = 0.0, budget: float, most: int | None = None) -> int:
+    """How many items to work on at once so that fixed + n * bytes_per_item stays within the budget; at least 1."""
+    n = int((budget - fixed) // max(bytes_per_item, 1.0))
+    n = max(1, n)
+    return n if most is None else max(1, min(n, most))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out (host or GPU)."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in str(error).lower() or "can't allocate memory" in str(error).lower()
+    )
+
+
+def in_batches(n_items: int, batch: int, work: Callable[[int, int], None]) -> int:
+    """Call work(start, stop) over all items; when memory runs out, halve the batch and do that stretch again.
+
+    work must leave nothing half done when it raises (add its result up at its end). Returns the batch size at the
+    end. Raises the original error when a single item does not fit.
+    """
+    start, size = 0, max(1, batch)
+    while start < n_items:
+        stop = min(start + size, n_items)
+        try:
+            work(start, stop)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error) or size == 1:
+                raise
+            size = max(1, size // 2)
+            log.warning("out of memory: going on with batches of %d", size)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        start = stop
+    return size
+
+
+def batches(n_items: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of consecutive batches."""
+    for start in range(0, n_items, max(1, size)):
+        yield start, min(start + size, n_items)
+
+
+def peak_rss() -> int:
+    """Bytes: the largest resident set this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak) if sys.platform == "darwin" else int(peak) * 1024

@@ -1,0 +1,100 @@
+"""Ranks: the few words in which distributed work is written. On one process each of them does nothing.
+
+Started under torchrun (or srun with the same variables) there are WORLD_SIZE ranks, joined by Gloo on CPUs and NCCL on
+GPUs. Every rank works; there is no leader that idles.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who this process is among how many. group: None for one process, else the process group it talks through."""
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes what is to be written once."""
+        return self.rank == 0
+
+    def shard(self, n: int) -> range:
+        """This rank's contiguous share of n items; the shares differ by at most one item and cover all."""
+        base, extra = divmod(n, self.size)
+        start = self.rank * base + min(self.rank, extra)
+        return range(start, start + base + (self.rank < extra))
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Add up a tensor over the ranks, in place. Accumulate in float64 where rank counts must agree."""
+        if self.size > 1:
+            if tensor.is_complex():
+                dist.all_reduce(torch.view_as_real(tensor), group=self.group)
+            else:
+                dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def broadcast_(self, tensor: torch.Tensor, source: int = 0) -> torch.Tensor:
+        """Give every rank the tensor of one (source counted within the group), in place."""
+        if self.size > 1:
+            origin = dist.get_global_rank(self.group, source)
+            dist.broadcast(torch.view_as_real(tensor) if tensor.is_complex() else tensor, origin, group=self.group)
+        return tensor
+
+    def gather(self, item: Any) -> list[Any]:
+        """Every rank's (picklable) item, in rank order, on every rank."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] = [None] * self.size
+        dist.all_gather_object(items, item, group=self.group)
+        return items
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        if self.size > 1:
+            dist.barrier(group=self.group)
+
+    def split(self, n_groups: int = 2) -> tuple[Ranks, Sequence[int]]:
+        """Ranks of this one's group and the group numbers (half-sets) that it has to work on.
+
+        With as many ranks as groups or more, contiguous ranks share a group and each does one; with fewer, every
+        rank stays alone with the groups it takes in turn.
+        """
+        if self.size < n_groups:
+            alone = self if self.size == 1 else self._subgroup([[rank] for rank in range(self.size)], self.rank)
+            return alone, range(self.rank, n_groups, self.size)
+        members = [Ranks(group, n_groups).shard(self.size) for group in range(n_groups)]
+        mine = next(index for index, part in enumerate(members) if self.rank in part)
+        return self._subgroup([list(part) for part in members], mine), [mine]
+
+    def _subgroup(self, members: list[list[int]], mine: int) -> Ranks:
+        """Every rank must make every group, in one order (torch.distributed's rule)."""
+        groups = [dist.new_group([dist.get_global_rank(self.group, rank) for rank in part]) for part in members]
+        return Ranks(members[mine].index(self.rank), len(members[mine]), groups[mine])
+
+
+def start(device: torch.device | None = None, timeout_s: float = 1800.0) -> Ranks:
+    """The ranks of this run: one process, or what torchrun's environment says."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Ranks()
+    if not dist.is_initialized():
+        backend = "nccl" if device is not None and device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    return Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
+
+
+def stop() -> None:
+    """Leave the group, where there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from vitreous.core.errors import InputError
+from vitreous.runtime import device
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("", []), ("0", [[0]]), ("0:1", [[0], [1]]), ("0,1:2,3", [[0, 1], [2, 3]])]
+)
+def test_gpu_map_as_relion_writes_it(text: str, expected: list[list[int]]) -> None:
+    assert device.parse_gpu_map(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "0;1", "0:", "-1", "0.5"])
+def test_bad_gpu_map_is_the_users_fault(text: str) -> None:
+    with pytest.raises(InputError, match="--gpu"):
+        device.parse_gpu_map(text)
+
+
+def test_the_device_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert device.resolve(cpu=True) == torch.device("cpu")
+    assert "CPU (asked for)" in caplog.text
+
+
+def test_a_gpu_that_is_not_there_is_no_silent_fall_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="no CUDA GPU"):
+        device.resolve("0")
+
+
+def test_ranks_take_their_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "test")
+    assert device.resolve("", rank=5) == torch.device("cuda", 1)
+    assert device.resolve("2:3", rank=1) == torch.device("cuda", 3)
+    with pytest.raises(InputError, match="GPU 7"):
+        device.resolve("7")
+
+
+def test_cpu_and_gpu_together_are_refused() -> None:
+    with pytest.raises(InputError, match="both"):
+        device.resolve("0", cpu=True)
+
+
+def test_threads_are_bounded_by_the_cores() -> None:
+    before = torch.get_num_threads()
+    try:
+        assert device.set_threads(100000) == device.available_cores()
+        assert device.set_threads(1) == 1
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
