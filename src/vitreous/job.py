@@ -5,15 +5,22 @@ From one `Job` class come the command line, the YAML form, the documentation pag
 
 from __future__ import annotations
 
+import ast
 import importlib
-import pkgutil
+import importlib.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    import torch
+
+    from vitreous.runtime.ranks import Ranks
 
 
 def parameter(
@@ -55,7 +62,7 @@ class Context:
     """Where a job runs. Paths inside STAR files are relative to `project`, as RELION's are.
 
     directory: the job's own folder (project/Refine3D/job012). resume: an earlier run left results there to go on
-    from. memory: bytes to plan for.
+    from. memory: bytes to plan for. ranks: who this process is among how many.
     """
 
     project: Path
@@ -65,9 +72,12 @@ class Context:
     seed: int
     memory: int
     resume: bool = False
+    ranks: Ranks | None = None  # None: one process
 
     def generator(self) -> torch.Generator:
         """A fresh CPU generator seeded with the job's seed."""
+        import torch
+
         return torch.Generator().manual_seed(self.seed)
 
     def relative(self, path: Path) -> str:
@@ -112,9 +122,64 @@ class Job(ABC):
         """Read, call one method, write. Raises InputError for what the user can mend."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A job as the catalogue knows it without importing it."""
+
+    name: str
+    help: str
+    folder: str
+    module: str
+
+
+@cache
+def catalogue() -> dict[str, Entry]:
+    """All jobs by name, read from the sources of `vitreous.jobs` without importing them (help must be quick)."""
+    package = importlib.util.find_spec("vitreous.jobs")
+    entries: dict[str, Entry] = {}
+    for location in (package.submodule_search_locations or []) if package else []:
+        for path in sorted(Path(location).glob("[!_]*.py")):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                values = _class_strings(node)
+                if "name" in values and "folder" in values:
+                    name = values["name"]
+                    entries[name] = Entry(name, values.get("help", ""), values["folder"], f"vitreous.jobs.{path.stem}")
+    return entries
+
+
+def _class_strings(node: ast.stmt) -> dict[str, str]:
+    """The class attributes of a class definition that are plain strings."""
+    if not isinstance(node, ast.ClassDef):
+        return {}
+    values: dict[str, str] = {}
+    for line in node.body:
+        target = line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
+        value = getattr(line, "value", None)
+        if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+            values[target.id] = value.value
+    return values
+
+
+def find(name: str) -> type[Job]:
+    """The job of this name; only its own module is imported. Raises KeyError for a name that is no job."""
+    module = importlib.import_module(catalogue()[name].module)
+    return next(
+        one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Job) and _named(one) == name
+    )
+
+
+def _named(job: type[Job]) -> str:
+    return str(getattr(job, "name", ""))
+
+
 def registry() -> dict[str, type[Job]]:
     """All jobs by name (imports `vitreous.jobs`)."""
-    package = importlib.import_module("vitreous.jobs")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"vitreous.jobs.{module.name}")
-    return {job.name: job for job in Job.__subclasses__() if job.__module__.startswith("vitreous.jobs.")}
+    return {name: find(name) for name in catalogue()}
+
+
+def option_names(field_name: str, info: FieldInfo) -> list[str]:
+    """All spellings of a parameter on the command line, ours first: --offset-range, --offset_range, RELION's own."""
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    aliases = extra.get("aliases") or []
+    names = [field_name.replace("_", "-"), field_name, *(str(alias) for alias in aliases if isinstance(aliases, list))]
+    return [f"--{name}" for name in dict.fromkeys(names)]

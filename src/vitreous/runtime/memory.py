@@ -124,6 +124,20 @@ def batches(n_items: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def peak_rss() -> int:
-    """Bytes: the largest resident set this process has had."""
+    """Bytes: the largest resident set this process has had, since `reset_peak_rss` where the system can tell."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        log.debug("no /proc: taking the peak of the whole run")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+def reset_peak_rss() -> None:
+    """Start counting the peak anew (Linux; elsewhere the peak stays that of the whole run)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        log.debug("the peak of memory cannot be reset here")

@@ -1,0 +1,172 @@
+"""Run one job in this process: its directory, lock, logs, markers, figures, and its entry in the pipeline."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitreous.core.errors import InputError
+from vitreous.data.graph import Status
+from vitreous.io.relion_project import write_job
+from vitreous.job import Context, Job, JobParameters, Outputs
+from vitreous.pipeline.project import RECORD, Project, exit_marker, job_lock, set_marker
+from vitreous.pipeline.record import (
+    append_note,
+    changed_parameters,
+    describe_run,
+    job_logs,
+    versions,
+    write_metrics,
+    write_yaml,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(BaseException):
+    """A signal asked the program to stop. Like KeyboardInterrupt, no `except Exception` may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+
+    @property
+    def exit_code(self) -> int:
+        """The shell's code for this signal: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.number
+
+
+class JobFailed(Exception):
+    """A job failed by our fault; its traceback is in the job's run.log."""
+
+    def __init__(self, job: str, directory: Path, error: BaseException) -> None:
+        self.directory = directory
+        super().__init__(f"{job} failed: {type(error).__name__}: {error} (traceback in {directory / 'run.log'})")
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A job that ended well: what it is, where it lies, what it left, what it took."""
+
+    name: str
+    directory: Path
+    outputs: Outputs
+    seconds: float
+    peak_rss_gb: float
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Stopped, so that what is running closes its files and says so."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise Stopped(number)
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def run_job(
+    project: Project,
+    job: type[Job],
+    params: JobParameters,
+    *,
+    directory: Path | None = None,
+    resume: bool = False,
+    step: str = "",
+    on_success: Callable[[JobRun], None] | None = None,
+) -> JobRun:
+    """Run a job in a project; a new numbered directory unless one is given.
+
+    resume: go on from what lies in the directory. step: the recipe's name for it. on_success: called before the job
+    is marked as done (the job's report). Raises InputError (the user's fault), Stopped (a signal) or JobFailed (ours).
+    """
+    place = directory if directory is not None else project.new_job(job)
+    with job_lock(place), job_logs(place):
+        set_marker(place, "Running")
+        reads = _files_read(project, params)
+        project.mark(place, job, "Running", reads, {})
+        try:
+            result = _run(project, job, params, place, resume, step)
+            if on_success is not None:
+                on_success(result)
+        except BaseException as error:
+            status: Status = "Aborted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "Failed"
+            _log_end(job, error)
+            set_marker(place, status)
+            project.mark(place, job, status, reads, {})
+            if isinstance(error, Exception) and not isinstance(error, InputError):
+                raise JobFailed(job.name, place, error) from error
+            raise
+        set_marker(place, "Succeeded")
+        project.mark(place, job, "Succeeded", reads, result.outputs.nodes)
+    return result
+
+
+def _run(project: Project, job: type[Job], params: JobParameters, place: Path, resume: bool, step: str) -> JobRun:
+    from vitreous.runtime import device, memory, ranks
+
+    chosen = device.resolve(params.gpu, cpu=params.cpu)
+    context = Context(
+        project=project.root,
+        directory=place,
+        device=chosen,
+        threads=device.set_threads(params.threads),
+        seed=params.seed,
+        memory=memory.budget(params.max_memory, chosen),
+        resume=resume,
+        ranks=ranks.start(chosen),
+    )
+    write_yaml(place / RECORD, describe_run(job, params, str(chosen), step))
+    write_job(place / "job.star", job.relion_type, params.model_dump(mode="json"), is_continue=resume)
+    append_note(place, job, params, resume)
+    log.info("%s in %s%s", job.name, place, ", going on from what is there" if resume else "")
+    log.info("versions %s, seed %d, %d threads", versions(), params.seed, context.threads)
+    log.info("parameters that differ from their defaults: %s", changed_parameters(params))
+    memory.reset_peak_rss()
+    start = time.monotonic()
+    outputs = job().run(params, context)
+    seconds = time.monotonic() - start
+    peak = memory.peak_rss() / 1e9
+    for one in outputs.quarantined:
+        log.warning("left out %s: %s", one.item, one.reason)
+    write_metrics(place, outputs, seconds, peak)
+    log.info("%s: %s (%.1f s, at most %.2f GB)", job.name, outputs.summary or "done", seconds, peak)
+    return JobRun(job.name, place, outputs, seconds, peak)
+
+
+def _log_end(job: type[Job], error: BaseException) -> None:
+    if isinstance(error, InputError):
+        log.error("%s: %s", job.name, error)
+    elif isinstance(error, (Stopped, KeyboardInterrupt)):
+        log.warning("%s: %s; --continue goes on from here", job.name, error or "stopped")
+    else:
+        log.error("%s: our fault", job.name, exc_info=error)
+
+
+def _files_read(project: Project, params: JobParameters) -> list[str]:
+    """Parameters that name a file of the project, as the pipeline names it."""
+    files: list[str] = []
+    for value in params.model_dump(mode="json").values():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and one and "\0" not in one and len(one) < 4096:
+                try:
+                    files.append(str((project.root / one).resolve().relative_to(project.root)))
+                except (ValueError, OSError):
+                    continue
+    return files
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the job in this directory ended well."""
+    return exit_marker(directory) == "Succeeded"
