@@ -180,6 +180,7 @@ def registry() -> dict[str, type[Job]]:
 def option_names(field_name: str, info: FieldInfo) -> list[str]:
     """All spellings of a parameter on the command line, ours first: --offset-range, --offset_range, RELION's own."""
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    aliases = extra.get("aliases") or []
-    names = [field_name.replace("_", "-"), field_name, *(str(alias) for alias in aliases if isinstance(aliases, list))]
+    aliases = extra.get("aliases")
+    spellings = [str(alias) for alias in aliases] if isinstance(aliases, list) else []
+    names = [field_name.replace("_", "-"), field_name, *spellings]
     return [f"--{name}" for name in dict.fromkeys(names)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from vitreous.core.errors import InputError
 from vitreous.data.graph import Graph, Process, Status
@@ -178,7 +178,7 @@ def _node_label(number: int) -> str:
 
 def _status(row: Mapping[str, Any]) -> Status:
     label = row.get("rlnPipeLineProcessStatusLabel")
-    if label in get_args(Status):
-        return label  # type: ignore[no-any-return]
-    number = int(row.get("rlnPipeLineProcessStatus", 3))
-    return next((name for name, code in _STATUS_NUMBERS.items() if code == number), "Failed")
+    number = int(row.get("rlnPipeLineProcessStatus", _STATUS_NUMBERS["Failed"]))
+    return next(
+        (name for name, code in _STATUS_NUMBERS.items() if label == name or (not label and number == code)), "Failed"
+    )

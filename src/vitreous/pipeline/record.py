@@ -107,6 +107,7 @@ def job_logs(directory: Path) -> Iterator[None]:
     """Log to run.log (everything, with times), run.out (messages) and run.err (warnings and errors) of a job."""
     root = logging.getLogger()
     handlers: list[logging.Handler] = []
+    handler: logging.Handler
     for name, level, form in (
         ("run.log", logging.INFO, "%(asctime)s %(levelname)s %(name)s: %(message)s"),
         ("run.out", logging.INFO, "%(message)s"),

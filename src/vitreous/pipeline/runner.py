@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vitreous.core.errors import InputError
 from vitreous.data.graph import Status
@@ -25,29 +22,9 @@ from vitreous.pipeline.record import (
     write_metrics,
     write_yaml,
 )
+from vitreous.pipeline.stop import JobFailed, Stopped
 
 log = logging.getLogger(__name__)
-
-
-class Stopped(BaseException):
-    """A signal asked the program to stop. Like KeyboardInterrupt, no `except Exception` may swallow it."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-
-    @property
-    def exit_code(self) -> int:
-        """The shell's code for this signal: 130 for SIGINT, 143 for SIGTERM."""
-        return 128 + self.number
-
-
-class JobFailed(Exception):
-    """A job failed by our fault; its traceback is in the job's run.log."""
-
-    def __init__(self, job: str, directory: Path, error: BaseException) -> None:
-        self.directory = directory
-        super().__init__(f"{job} failed: {type(error).__name__}: {error} (traceback in {directory / 'run.log'})")
 
 
 @dataclass(frozen=True)
@@ -59,21 +36,6 @@ class JobRun:
     outputs: Outputs
     seconds: float
     peak_rss_gb: float
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into Stopped, so that what is running closes its files and says so."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise Stopped(number)
-
-    old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def run_job(

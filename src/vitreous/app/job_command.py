@@ -1,0 +1,158 @@
+"""A job as a command: options from its parameters, a place in a project, and the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from vitreous.app.options import ParameterOption, describe, make_parameters, read_value
+from vitreous.core.errors import InputError
+from vitreous.job import Entry, Job, JobParameters, find
+
+_BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
+
+
+class JobCommand(click.Command):
+    """Help in three blocks: what one usually sets, what one rarely sets, how to run."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the blocks; underscores for dashes are mentioned once, not listed."""
+        own = [one for one in self.get_params(ctx) if not isinstance(one, ParameterOption)]
+        for block, title in _BLOCKS:
+            records = [one.get_help_record(ctx) for one in self.get_params(ctx) if _block(one) == block]
+            if block == "shared":
+                records += [record for one in own if (record := one.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl([record for record in records if record is not None], col_max=34)
+        formatter.write_paragraph()
+        formatter.write_text("Underscores may stand for dashes: --offset_range is --offset-range.")
+
+
+def _block(parameter: click.Parameter) -> str:
+    return parameter.block if isinstance(parameter, ParameterOption) else ""
+
+
+def make_command(entry: Entry) -> click.Command:
+    """The command of a job (imports the job)."""
+    job = find(entry.name)
+    own: list[click.Parameter] = [ParameterOption(name, info) for name, info in job.Parameters.model_fields.items()]
+    taken = {spelling for option in own for spelling in option.opts}
+    own += [
+        click.Option(
+            [one for one in ("--o", "-o", "--output") if one not in taken] + ["output"],
+            metavar="DIR",
+            help="job directory, inside the project (default: the next number, e.g. "
+            f"{job.folder}/job012; RELION's DIR/run is taken as DIR)",
+        ),
+        click.Option(["--project", "root"], metavar="DIR", help="project directory  [default: where you are]"),
+        click.Option(
+            ["--continue", "resume"],
+            is_flag=False,
+            flag_value="",
+            metavar="[DIR]",
+            help="go on with the job in --o, in DIR (or a file in it), or with the last one of its kind",
+        ),
+        click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
+    ]
+
+    def run(output: str | None, root: str | None, resume: str | None, dump_yaml: bool, **texts: Any) -> None:
+        options = {one.field: one for one in own if isinstance(one, ParameterOption)}
+        given = {
+            name: read_value(options[name], text) for name, text in texts.items() if text is not None and text != ()
+        }
+        if dump_yaml:
+            click.echo(dump(job, given))
+            return
+        execute(job, given, output=output, root=root, resume=resume)
+
+    return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
+
+
+def dump(job: type[Job], given: dict[str, Any]) -> str:
+    """job.yaml for `vitreous run`, with each parameter's help as a comment; required ones without a value are null."""
+    lines = [f"job: {job.name}", "parameters:"]
+    for name, info in job.Parameters.model_fields.items():
+        value = given.get(name, None if info.is_required() else info.get_default(call_default_factory=True))
+        text = yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+        lines.append(f"  {name}: {text}  # {describe(info)}")
+    return "\n".join(lines)
+
+
+def execute(
+    job: type[Job],
+    given: dict[str, Any],
+    *,
+    output: str | None = None,
+    root: str | None = None,
+    resume: str | None = None,
+    where: str = "",
+) -> None:
+    """Run a job as the command line asks; raises what the runner raises."""
+    from vitreous.app.report.job_page import write_job_page
+    from vitreous.pipeline.project import Project, read_record
+    from vitreous.pipeline.runner import run_job
+
+    project = Project(root or _project_of(output))
+    directory = _directory(project, job, output, resume)
+    if resume is not None and directory is not None:
+        given = {**_recorded(job, read_record(directory)), **given}
+    if project.root != Path.cwd() and root is None:
+        given = {name: _from_here(value) for name, value in given.items()}
+    params = make_parameters(job.Parameters, given, where)
+    if directory is None:
+        project.create()
+    run = run_job(
+        project,
+        job,
+        params,
+        directory=directory,
+        resume=resume is not None,
+        on_success=lambda done: write_job_page(done.directory, project.root),
+    )
+    click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")
+
+
+def _project_of(output: str | None) -> str:
+    """Where you are; a job directory given elsewhere is a little project of its own."""
+    if output is not None and not (Path.cwd() / output).resolve().is_relative_to(Path.cwd().resolve()):
+        return output.removesuffix("/run")
+    return "."
+
+
+def _from_here(value: Any) -> Any:
+    """A path as typed, made absolute where it names something from here (the project is elsewhere)."""
+    if isinstance(value, str) and value and ("*" in value or (Path.cwd() / value).exists()) and "/" in f"{value}/":
+        return str(Path.cwd() / value)
+    return value
+
+
+def _directory(project: Any, job: type[Job], output: str | None, resume: str | None) -> Path | None:
+    if output is not None:
+        return (project.root / output.removesuffix("/run")).resolve() if project.root == Path.cwd() else project.root
+    if resume is None:
+        return None
+    if resume:
+        place = (project.root / resume).resolve()
+        directory = place if place.is_dir() else place.parent
+        if not directory.is_dir():
+            raise InputError(resume, "there is no such job", "Give the job's directory or a file in it")
+        return directory
+    found = [directory for directory, record in project.records() if record.get("job") == job.name]
+    if not found:
+        raise InputError("--continue", f"this project has no {job.name} job yet", "Run it without --continue")
+    return Path(found[-1])
+
+
+def _recorded(job: type[Job], record: dict[str, Any] | None) -> dict[str, Any]:
+    """What an earlier run of this job was given."""
+    if record is None:
+        return {}
+    if record.get("job") != job.name:
+        raise InputError("--continue", f"that directory holds a {record.get('job')} job", f"Give a {job.name} job's")
+    known: type[JobParameters] = job.Parameters
+    parameters = record.get("parameters") or {}
+    return {name: value for name, value in parameters.items() if name in known.model_fields}
