@@ -9,6 +9,7 @@ import ast
 import importlib
 import logging
 import sys
+import tempfile
 import traceback
 from functools import cache
 from pathlib import Path
@@ -53,7 +54,7 @@ class Suite(click.Group):
         with formatter.section("Workflows and tools"):
             formatter.write_dl(list(commands().items()))
         with formatter.section("Jobs (vitreous JOB --help)"):
-            formatter.write_dl([(entry.name, entry.help) for entry in catalogue().values()])
+            formatter.write_dl([(entry.name, entry.help) for entry in catalogue().values()] or [("none", "")])
 
 
 @cache
@@ -107,13 +108,15 @@ def run(arguments: list[str] | None = None) -> int:
 
     try:
         with stop_on_signals():
-            suite.main(args=arguments, prog_name="vitreous", standalone_mode=False)
+            code = suite.main(args=arguments, prog_name="vitreous", standalone_mode=False)
     except InputError as error:
         _say(str(error))
         return 2
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "vitreous"
@@ -131,11 +134,11 @@ def run(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        path = Path("vitreous_crash.log")
-        path.write_text(traceback.format_exc())
-        _say(f"{type(error).__name__}: {error} (our fault; traceback in {path.resolve()})")
+        with tempfile.NamedTemporaryFile("w", prefix="vitreous_", suffix=".log", delete=False) as file:
+            file.write(traceback.format_exc())
+        _say(f"{type(error).__name__}: {error} (our fault; traceback in {file.name})")
         return 1
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def run_job(
     directory: Path | None = None,
     resume: bool = False,
     step: str = "",
-    on_success: Callable[[JobRun], None] | None = None,
+    on_success: Callable[[JobRun], object] | None = None,
 ) -> JobRun:
     """Run a job in a project; a new numbered directory unless one is given.
 
