@@ -1,0 +1,93 @@
+"""The sums in numba: rows are shared out among threads, so no two threads add to the same one.
+
+Each thread keeps its own gains, added up in a fixed order: the same bits for the same number of threads.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitreous.kernels.compare.cuda import split
+from vitreous.kernels.compare.inputs import WhitenedImages
+from vitreous.kernels.weighted_sums.inputs import WeightedSamples, WeightedSums
+
+
+def sums(
+    masked: WhitenedImages,
+    unmasked: WhitenedImages,
+    references: Tensor,
+    phases: Tensor,
+    samples: WeightedSamples,
+    shell_starts: Tensor,
+) -> WeightedSums:
+    """See `weighted_sums`."""
+    rows, first_pairs = np.unique(samples.rows, return_index=True)
+    m = phases.shape[1]
+    n_chunks = numba.get_num_threads()
+    data = np.zeros((len(rows), 2 * m), np.float32)
+    power = np.zeros((len(rows), m), np.float32)
+    gains = np.zeros((n_chunks, masked.n_images, len(shell_starts) - 1), np.float64)
+    pair_starts = np.append(first_pairs, samples.n_pairs).astype(np.int64)
+    # chunks of rows with about equal numbers of samples
+    load = samples.starts[pair_starts] + 4 * pair_starts
+    chunks = np.searchsorted(load, np.linspace(0, load[-1], n_chunks + 1))
+    chunks[0], chunks[-1] = 0, len(rows)
+    _sums(
+        (split(masked.data).contiguous().numpy(), masked.half_power.contiguous().numpy()),
+        (split(unmasked.data).contiguous().numpy(), unmasked.half_power.contiguous().numpy()),
+        split(references).contiguous().numpy(),
+        split(phases).contiguous().numpy(),
+        (samples.images, samples.rows, samples.starts, samples.shifts, samples.weights),
+        (chunks.astype(np.int64), pair_starts, shell_starts.numpy()),
+        (data, power, gains),
+    )
+    complex_data = torch.complex(torch.from_numpy(data[:, :m]), torch.from_numpy(data[:, m:]))
+    return WeightedSums(rows, complex_data, torch.from_numpy(power), torch.from_numpy(gains.sum(0)))
+
+
+@numba.njit(cache=True, fastmath=True, inline="always")
+def _add_image(data, half_power, mixed, weight, out_data, out_power):  # type: ignore[no-untyped-def]
+    m = half_power.shape[0]
+    for k in range(m):
+        gr, gi = mixed[k], mixed[m + k]
+        out_data[k] += data[k] * gr - data[m + k] * gi
+        out_data[m + k] += data[k] * gi + data[m + k] * gr
+        out_power[k] += np.float32(2.0) * weight * half_power[k]
+
+
+@numba.njit(cache=True, fastmath=True, inline="always")
+def _add_gain(data, half_power, reference, mixed, weight, shell_starts, gains):  # type: ignore[no-untyped-def]
+    m = half_power.shape[0]
+    for s in range(shell_starts.shape[0] - 1):
+        total = np.float32(0.0)
+        for k in range(shell_starts[s], shell_starts[s + 1]):
+            pr, pi = reference[k], reference[m + k]
+            xr = data[k] * mixed[k] - data[m + k] * mixed[m + k]
+            xi = data[k] * mixed[m + k] + data[m + k] * mixed[k]
+            total += pr * xr + pi * xi - weight * half_power[k] * (pr * pr + pi * pi)
+        gains[s] += total
+
+
+@numba.njit(cache=True, fastmath=True, parallel=True)
+def _sums(masked, unmasked, references, table, samples, layout, out):  # type: ignore[no-untyped-def]
+    images, rows, starts, shifts, weights = samples
+    chunks, pair_starts, shell_starts = layout
+    out_data, out_power, gains = out
+    for chunk in numba.prange(chunks.shape[0] - 1):
+        mixed = np.empty(table.shape[1], np.float32)
+        for u in range(chunks[chunk], chunks[chunk + 1]):
+            for p in range(pair_starts[u], pair_starts[u + 1]):
+                i = images[p]
+                mixed[:] = 0.0
+                weight = np.float32(0.0)
+                for e in range(starts[p], starts[p + 1]):
+                    w = weights[e]
+                    weight += w
+                    t = shifts[e]
+                    for k in range(mixed.shape[0]):
+                        mixed[k] += w * table[t, k]
+                _add_image(unmasked[0][i], unmasked[1][i], mixed, weight, out_data[u], out_power[u])
+                _add_gain(masked[0][i], masked[1][i], references[rows[p]], mixed, weight, shell_starts, gains[chunk, i])

@@ -1,0 +1,305 @@
+"""Expectation: the posterior of class, orientation and shift of each particle, for 2D and 3D references alike.
+
+Coarse pass over all (class, orientation, shift) as one matrix product, or over each particle's own candidates;
+the samples that hold `adaptive_fraction` of the weight are looked at again at their oversampled children, all
+coefficients, full precision. Scheres (2012) J. Mol. Biol. 415, 406; J. Struct. Biol. 180, 519.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.kernels.compare import Samples, WhitenedImages, compare_dense, compare_sparse
+from vitreous.kernels.posterior import posterior_weights, significant_dense, significant_sparse
+from vitreous.kernels.weighted_sums import WeightedSamples
+from vitreous.methods.refinement.coefficients import Coefficients
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.preprocess import NoiseModel, PreparedImages, prepare
+from vitreous.methods.refinement.references import References
+from vitreous.methods.refinement.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How far and how finely to compare.
+
+    max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
+    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). memory: bytes for one batch.
+    """
+
+    max_shell: int
+    mask_radius: float
+    coarse_shell: int = 0
+    adaptive_fraction: float = 0.999
+    max_significant: int = 2**62
+    low_precision: bool = True
+    memory: int = 1 << 30
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Each particle's own list of orientations (local searches), lists laid end to end.
+
+    Particle i may take rows[starts[i] : starts[i + 1]] (class * R + coarse rotation), with these log-priors.
+    """
+
+    starts: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    log_prior: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is believed before a particle is seen.
+
+    noise; sigma_offset: spread of origins, pixels; log_prior: (n_classes, R) of class and coarse orientation;
+    origins: (n, 2) expected origins in pixels (None: zero); candidates: for local searches.
+    """
+
+    noise: NoiseModel
+    sigma_offset: float
+    log_prior: Float[Tensor, "classes r"]
+    origins: NDArray[np.float64] | None = None
+    candidates: Candidates | None = None
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The outcome for one batch of particles.
+
+    indices: (n,) which; poses: theirs, at the best sample; samples: weights by fine row of `references`, whose
+    class is row_classes and whose rotation row_rotations (index into Sampling.fine_rotations).
+    """
+
+    indices: NDArray[np.int64]
+    poses: Poses
+    images: PreparedImages
+    samples: WeightedSamples
+    references: Complex[Tensor, "rows m"]
+    row_classes: NDArray[np.int64]
+    row_rotations: NDArray[np.int64]
+
+
+class Expectation:
+    """The expectation step of one iteration: grid, references and priors fixed, particles passed through in batches."""
+
+    def __init__(
+        self, particles: ParticleSet, references: References, sampling: Sampling, prior: Prior, settings: Settings
+    ) -> None:
+        self.particles = particles
+        self.references = references
+        self.sampling = sampling
+        self.prior = prior
+        self.settings = settings
+        self.coefficients = Coefficients.within(particles.box, settings.max_shell)
+        coarse = settings.coarse_shell or settings.max_shell
+        self._n_coarse = self.coefficients.count(coarse)
+        self._coarse_phases = self.coefficients.shift_phases(sampling.shifts).to(settings.device)
+        self.fine_phases = self.coefficients.shift_phases(sampling.fine_shifts).to(settings.device)
+        self._row_prior = prior.log_prior.reshape(-1).to(torch.float32)
+        self._coarse_rows: Tensor | None = None
+        self._fine_rows: Tensor | None = None
+
+    def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
+        """Posteriors of these particles, which stand at `poses` (of all particles) now."""
+        size = self._batch_size()
+        start = 0
+        while start < len(indices):
+            try:
+                found = list(self._batch(indices[start : start + size], poses))
+            except (MemoryError, torch.OutOfMemoryError):
+                if size == 1:
+                    raise
+                size = max(1, size // 2)
+                continue
+            start += size
+            yield from found
+
+    def _batch_size(self) -> int:
+        box, m = self.particles.box, len(self.coefficients)
+        shifts = self.sampling.shifts.shape[0]
+        each = 60 * box * box + 40 * m + 16 * self._n_coarse * shifts
+        if self.prior.candidates is None:
+            each += 14 * self.references.n_classes * len(self.sampling.rotations) * shifts
+        return max(1, min(512, self.settings.memory // 2 // each))
+
+    def _batch(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
+        s = self.settings
+        images = prepare(
+            self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device
+        )
+        samples = self._coarse(indices, images)
+        for first, last in self._fine_batches(samples, len(indices)):
+            yield self._fine(indices, images, samples, poses, first, last)
+
+    def _shift_prior(self, indices: NDArray[np.int64], centres: NDArray[np.float64], shifts: Tensor) -> Tensor:
+        """Gaussian log-prior (n, T) of the origin that each shift would give a particle."""
+        expected = self.prior.origins[indices] if self.prior.origins is not None else 0.0
+        away = torch.from_numpy(centres - expected)[:, None] + shifts.to(torch.float64)
+        return (-away.square().sum(-1) / (2 * self.prior.sigma_offset**2)).to(torch.float32)
+
+    def _coarse(self, indices: NDArray[np.int64], images: PreparedImages) -> Samples:
+        """Samples of the coarse grid that matter (image indices within the batch)."""
+        low = images.masked.first(self._n_coarse)
+        shift_prior = self._shift_prior(indices, images.centres, self.sampling.shifts)
+        s = self.settings
+        if self.prior.candidates is not None:
+            return self._coarse_local(indices, low, shift_prior.numpy())
+        logits = compare_dense(
+            low, self._all_coarse_rows(), self._coarse_phases[:, : self._n_coarse], low_precision=s.low_precision
+        ).transpose(1, 2)  # (n, shifts, rows), contiguous
+        logits += shift_prior.to(logits.device)[:, :, None]
+        logits += self._row_prior.to(logits.device)
+        return significant_dense(logits.cpu().numpy(), s.adaptive_fraction, s.max_significant)
+
+    def _coarse_local(self, indices: NDArray[np.int64], low: WhitenedImages, shift_prior: NDArray[np.float32]) -> Samples:
+        candidates = self.prior.candidates
+        assert candidates is not None
+        counts = candidates.starts[indices + 1] - candidates.starts[indices]
+        images = np.repeat(np.arange(len(indices)), counts)
+        within = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+        where = candidates.starts[indices][images] + within
+        rows, log_prior = candidates.rows[where], candidates.log_prior[where]
+        n_shifts = shift_prior.shape[1]
+        unique, compact = np.unique(rows, return_inverse=True)
+        n_pairs = len(rows)
+        samples = Samples(images, rows, np.arange(n_pairs + 1) * n_shifts, np.tile(np.arange(n_shifts), n_pairs))
+        local = Samples(images, compact.astype(np.int64), samples.starts, samples.shifts)
+        references = self._slices(unique, self.sampling.rotations, 1, self._n_coarse)
+        gains = compare_sparse(low, references, self._coarse_phases[:, : self._n_coarse], local)
+        logits = gains.cpu().numpy().reshape(n_pairs, n_shifts) + shift_prior[images]
+        logits += (log_prior + self._row_prior.numpy()[rows])[:, None]
+        s = self.settings
+        return significant_sparse(samples, logits.reshape(-1), len(indices), s.adaptive_fraction, s.max_significant)
+
+    def _fine_batches(self, samples: Samples, n: int) -> Iterator[tuple[int, int]]:
+        """Runs of images whose fine samples fit in memory together."""
+        first_pairs = np.searchsorted(samples.images, np.arange(n + 1))
+        children = self.sampling.orientation_children * self.sampling.shift_children
+        m = len(self.coefficients)
+        size = 24 * children * samples.starts[first_pairs]
+        size = size + 8 * m * self.sampling.orientation_children * np.minimum(first_pairs, 1 << 16)
+        first = 0
+        while first < n:
+            last = int(np.searchsorted(size, size[first] + self.settings.memory // 2, side="right")) - 1
+            last = min(n, max(last, first + 1))
+            yield first, last
+            first = last
+
+    def _fine(
+        self,
+        indices: NDArray[np.int64],
+        images: PreparedImages,
+        coarse: Samples,
+        poses: Poses,
+        first: int,
+        last: int,
+    ) -> Posterior:
+        samples = _of_images(coarse, first, last)
+        mine, chosen = images.take(slice(first, last)), indices[first:last]
+        a, b = self.sampling.orientation_children, self.sampling.shift_children
+        references, rows, compact = self._fine_references(samples.rows)
+        local = Samples(samples.images, compact, samples.starts, samples.shifts, a, b)
+        logits = compare_sparse(mine.masked, references, self.fine_phases, local).cpu().numpy()
+        pairs = samples.entry_pairs()
+        entry_images = samples.images[pairs]
+        shift_prior = self._shift_prior(chosen, mine.centres, self.sampling.fine_shifts).numpy()
+        logits += shift_prior.reshape(len(chosen), -1, b)[entry_images, samples.shifts][:, None, :]
+        logits += self._pair_prior(chosen, samples)[pairs][:, None, None]
+        weighted, best = posterior_weights(local, logits, len(chosen), self.settings.adaptive_fraction)
+        n_rotations = len(self.sampling.rotations)
+        fine_rows = (rows[:, None] * a + np.arange(a)).reshape(-1)
+        best_fine = samples.rows[best.pairs] * a + best.orientation_children
+        shifts = self.sampling.fine_shifts.numpy()
+        old = poses.take(chosen)
+        new = Poses(
+            classes=best_fine // (n_rotations * a),
+            rotations=self.sampling.fine_rotations.numpy()[best_fine % (n_rotations * a)],
+            origins=mine.centres + shifts[best.shifts],
+            norm=old.norm,
+            log_likelihood=best.log_evidence - _empty_deviance(mine, self.coefficients),
+            max_probability=best.weights,
+            n_significant=np.bincount(entry_images, minlength=len(chosen)),
+        )
+        return Posterior(
+            chosen,
+            new,
+            mine,
+            weighted,
+            references,
+            fine_rows // (n_rotations * a),
+            fine_rows % (n_rotations * a),
+        )
+
+    def _pair_prior(self, indices: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
+        prior = self._row_prior.numpy()[samples.rows]
+        candidates = self.prior.candidates
+        if candidates is not None:
+            prior = prior + _candidate_prior(candidates, indices[samples.images], samples.rows)
+        return prior.astype(np.float32)
+
+    def _all_coarse_rows(self) -> Complex[Tensor, "rows m"]:
+        if self._coarse_rows is None:
+            everything = np.arange(self.references.n_classes * len(self.sampling.rotations))
+            self._coarse_rows = self._slices(everything, self.sampling.rotations, 1, self._n_coarse)
+        return self._coarse_rows
+
+    def _fine_references(self, rows: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
+        """References at the children of coarse rows; the coarse row of each; where each of `rows` stands."""
+        a, m = self.sampling.orientation_children, len(self.coefficients)
+        n_rows = self.references.n_classes * len(self.sampling.rotations)
+        if self.prior.candidates is None and n_rows * a * m * 8 < self.settings.memory // 4:
+            if self._fine_rows is None:
+                self._fine_rows = self._slices(np.arange(n_rows), self.sampling.fine_rotations, a, m)
+            return self._fine_rows, np.arange(n_rows), rows
+        unique, compact = np.unique(rows, return_inverse=True)
+        return self._slices(unique, self.sampling.fine_rotations, a, m), unique, compact.astype(np.int64)
+
+    def _slices(self, rows: NDArray[np.int64], rotations: Tensor, children: int, m: int) -> Complex[Tensor, "rows m"]:
+        """Slices at the children of rows (class * R + coarse rotation), rising."""
+        n_rotations = len(self.sampling.rotations)
+        coordinates = self.coefficients.coordinates[:m]
+        out = torch.empty(len(rows) * children, m, dtype=torch.complex64, device=self.settings.device)
+        bounds = np.searchsorted(rows, np.arange(self.references.n_classes + 1) * n_rotations)
+        for k in range(self.references.n_classes):
+            first, last = int(bounds[k]), int(bounds[k + 1])
+            if last == first:
+                continue
+            fine = ((rows[first:last] - k * n_rotations)[:, None] * children + np.arange(children)).reshape(-1)
+            chosen = rotations[torch.from_numpy(fine)]
+            out[first * children : last * children] = self.references.slices(k, chosen, coordinates)
+        return out
+
+
+def _of_images(samples: Samples, first: int, last: int) -> Samples:
+    """The samples of images first .. last, counted from zero."""
+    p, q = np.searchsorted(samples.images, [first, last])
+    e, f = samples.starts[p], samples.starts[q]
+    return Samples(samples.images[p:q] - first, samples.rows[p:q], samples.starts[p : q + 1] - e, samples.shifts[e:f])
+
+
+def _candidate_prior(candidates: Candidates, particles: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Log-prior of (particle, row) pairs that are among the candidates."""
+    counts = np.diff(candidates.starts)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    width = int(candidates.rows.max()) + 1
+    keys = owner * width + candidates.rows
+    order = np.argsort(keys, kind="stable")
+    return candidates.log_prior[order[np.searchsorted(keys, particles * width + rows, sorter=order)]]
+
+
+def _empty_deviance(images: PreparedImages, coefficients: Coefficients) -> NDArray[np.float64]:
+    """Minus the log-likelihood of the images under an empty reference, over the shells compared."""
+    shells = slice(1, coefficients.max_shell + 1)
+    sigma2 = images.sigma2[:, shells].to(torch.float64)
+    counts = coefficients.shell_counts()[shells].to(sigma2.device)
+    deviance = images.shell_power[:, shells] / (2 * sigma2) + counts * torch.log(2 * torch.pi * sigma2)
+    return deviance.sum(1).cpu().numpy()

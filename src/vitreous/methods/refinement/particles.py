@@ -1,0 +1,107 @@
+"""What refinement is given of the particles, and what it finds out about each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.core.ctf import Defocus, Microscope, phase_aberration
+from vitreous.data.images import ImageSource
+from vitreous.methods.refinement.coefficients import Coefficients
+
+
+@dataclass(frozen=True)
+class ParticleSet:
+    """Images with the optics they were taken through.
+
+    optics_group: (n,) index into microscopes, from 0. defocus: (n,). apply_ctf False: the CTF is taken to be one.
+    """
+
+    images: ImageSource
+    optics_group: NDArray[np.int64]
+    microscopes: tuple[Microscope, ...]
+    defocus: Defocus
+    apply_ctf: bool = True
+
+    def __len__(self) -> int:
+        return len(self.optics_group)
+
+    @property
+    def box(self) -> int:
+        """Side of the images in pixels."""
+        return self.images.box
+
+    @property
+    def pixel_size(self) -> float:
+        """Pixel size in A."""
+        return self.images.pixel_size
+
+    @property
+    def n_groups(self) -> int:
+        """Number of optics groups."""
+        return len(self.microscopes)
+
+    def ctf(self, indices: NDArray[np.int64], coefficients: Coefficients) -> Float[Tensor, "n m"]:
+        """CTF of the particles at the packed coefficients, float32."""
+        if not self.apply_ctf:
+            return torch.ones(len(indices), len(coefficients))
+        k = coefficients.coordinates / (self.box * self.pixel_size)
+        k_squared, angle = k.square().sum(-1), torch.atan2(k[:, 0], k[:, 1])
+        values = torch.empty(len(indices), len(coefficients), dtype=torch.float32)
+        groups = self.optics_group[indices]
+        for group in np.unique(groups):
+            members = np.flatnonzero(groups == group)
+            defocus = self.defocus[torch.from_numpy(np.asarray(indices)[members])]
+            exact = Defocus(*(getattr(defocus, f.name).to(torch.float64) for f in fields(defocus)))
+            phase = phase_aberration(k_squared, angle, self.microscopes[group], exact)
+            values[torch.from_numpy(members)] = torch.sin(phase).to(torch.float32)
+        return values
+
+
+@dataclass(frozen=True)
+class Poses:
+    """The state of each particle, one entry each.
+
+    rotations: (n, 3, 3), volume axes to image axes; origins: (n, 2) shift (y, x) in pixels that brings the particle
+    to the centre; classes from 0; norm: norm correction.
+    """
+
+    classes: NDArray[np.int64]
+    rotations: NDArray[np.float64]
+    origins: NDArray[np.float64]
+    norm: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    max_probability: NDArray[np.float64]
+    n_significant: NDArray[np.int64]
+
+    @staticmethod
+    def unknown(n: int) -> Poses:
+        """n particles at the identity, centred, in class 0."""
+        return Poses(
+            np.zeros(n, np.int64),
+            np.tile(np.eye(3), (n, 1, 1)),
+            np.zeros((n, 2)),
+            np.ones(n),
+            np.zeros(n),
+            np.zeros(n),
+            np.zeros(n, np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def take(self, indices: NDArray[np.int64]) -> Poses:
+        """The poses of some particles."""
+        return Poses(**{f.name: getattr(self, f.name)[indices] for f in fields(self)})
+
+    def put(self, indices: NDArray[np.int64], other: Poses) -> Poses:
+        """A copy in which `other` stands at indices."""
+        new = {f.name: getattr(self, f.name).copy() for f in fields(self)}
+        for name, values in new.items():
+            values[indices] = getattr(other, name)
+        return replace(self, **new)

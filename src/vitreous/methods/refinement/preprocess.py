@@ -1,0 +1,107 @@
+"""Particle images made ready for comparison: norm, shift, mask, transform, whitening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.core.fourier import to_fourier
+from vitreous.core.masks import mask_images
+from vitreous.kernels.compare import WhitenedImages
+from vitreous.methods.refinement.coefficients import Coefficients
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Noise by optics group and shell.
+
+    sigma2: (n_groups, box // 2 + 1), half the mean squared modulus of the noise coefficients of an unnormalised
+    transform: the variance of a real or imaginary part (Scheres 2012).
+    """
+
+    sigma2: Float[Tensor, "groups shells"]
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """A batch ready for expectation and maximisation.
+
+    masked: for comparison (DC weight zero: additive constants do not count); unmasked: for the sums;
+    shell_power: float64 (n, box // 2 + 1) sum of |X|^2 of the masked images over each half-plane shell;
+    centres: (n, 2) whole-pixel shifts (y, x) already applied; sigma2: (n, box // 2 + 1) noise of each image.
+    """
+
+    masked: WhitenedImages
+    unmasked: WhitenedImages
+    shell_power: Float[Tensor, "n shells"]
+    centres: NDArray[np.float64]
+    sigma2: Float[Tensor, "n shells"]
+
+    def take(self, part: slice) -> PreparedImages:
+        """Some of the images."""
+        return PreparedImages(
+            WhitenedImages(self.masked.data[part], self.masked.half_power[part]),
+            WhitenedImages(self.unmasked.data[part], self.unmasked.half_power[part]),
+            self.shell_power[part],
+            self.centres[part],
+            self.sigma2[part],
+        )
+
+
+def shift_whole_pixels(images: Float[Tensor, "n box box"], shifts: Int[Tensor, "n 2"]) -> Float[Tensor, "n box box"]:
+    """Move images periodically by whole pixels (y, x)."""
+    n, box = images.shape[0], images.shape[-1]
+    axis = torch.arange(box, device=images.device)
+    y = (axis - shifts[:, 0, None]) % box
+    x = (axis - shifts[:, 1, None]) % box
+    return images[torch.arange(n, device=images.device)[:, None, None], y[:, :, None], x[:, None, :]]
+
+
+def load_images(
+    particles: ParticleSet, indices: NDArray[np.int64], poses: Poses, device: torch.device
+) -> tuple[Float[Tensor, "n box box"], NDArray[np.float64]]:
+    """Images with norm correction and their present origin, rounded to whole pixels; and that rounded origin.
+
+    Whole pixels keep the noise as it is (no interpolation); the fraction is searched for again.
+    """
+    mine = poses.take(indices)
+    images = particles.images[indices].to(device)
+    scale = torch.from_numpy(poses.norm.mean() / mine.norm).to(device, torch.float32)
+    centres = np.round(mine.origins)
+    return shift_whole_pixels(images * scale[:, None, None], torch.from_numpy(centres).to(device, torch.int64)), centres
+
+
+def prepare(
+    particles: ParticleSet,
+    indices: NDArray[np.int64],
+    poses: Poses,
+    noise: NoiseModel,
+    coefficients: Coefficients,
+    mask_radius: float,
+    device: torch.device,
+) -> PreparedImages:
+    """Load and whiten a batch. mask_radius: particle radius in pixels (the soft edge lies outside it)."""
+    images, centres = load_images(particles, indices, poses, device)
+    everything = Coefficients.within(particles.box, particles.box // 2)
+    m = len(coefficients)
+    masked_ft = everything.gather(to_fourier(mask_images(images, mask_radius)))
+    unmasked_ft = coefficients.gather(to_fourier(images))
+    ctf = particles.ctf(indices, coefficients).to(device)
+    sigma2 = noise.sigma2[torch.from_numpy(particles.optics_group[indices])].to(device)
+    weight = ctf / coefficients.spread(sigma2).to(torch.float32)
+    half_power = 0.5 * ctf * weight
+    no_dc = torch.ones(m, device=device)
+    no_dc[coefficients.shells == 0] = 0.0
+    return PreparedImages(
+        WhitenedImages(masked_ft[:, :m] * (weight * no_dc), half_power * no_dc),
+        WhitenedImages(unmasked_ft * weight, half_power),
+        everything.shell_sums(masked_ft.abs().square()),
+        centres,
+        sigma2,
+    )
