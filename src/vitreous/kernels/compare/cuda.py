@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ def _products_in(low_precision: bool, device: torch.device) -> Iterator[None]:
     if not low_precision:
         yield
         return
-    backend = torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    backend: Any = torch.backends.cuda.matmul
+    if device.type != "cuda":
+        backend = getattr(torch.backends.mkldnn, "matmul")  # noqa: B009 (not in torch's type stubs)
     before = backend.fp32_precision
     backend.fp32_precision = "tf32" if device.type == "cuda" else "bf16"
     try:

@@ -43,7 +43,8 @@ def significant_dense(logits: NDArray[np.float32], fraction: float, max_samples:
     flat = np.ascontiguousarray(logits).reshape(n, -1)
     size = flat.shape[1]
     floor = cpu.cutoffs(flat.reshape(-1), np.arange(n + 1) * size, fraction, max_samples)
-    return Samples(*cpu.select_dense(flat.reshape(logits.shape), floor))
+    images, rows, starts, shifts = cpu.select_dense(flat.reshape(logits.shape), floor)
+    return Samples(images, rows, starts, shifts)
 
 
 def significant_sparse(

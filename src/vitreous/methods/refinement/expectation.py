@@ -133,9 +133,7 @@ class Expectation:
 
     def _batch(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
         s = self.settings
-        images = prepare(
-            self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device
-        )
+        images = prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
         samples = self._coarse(indices, images)
         for first, last in self._fine_batches(samples, len(indices)):
             yield self._fine(indices, images, samples, poses, first, last)
@@ -160,7 +158,9 @@ class Expectation:
         logits += self._row_prior.to(logits.device)
         return significant_dense(logits.cpu().numpy(), s.adaptive_fraction, s.max_significant)
 
-    def _coarse_local(self, indices: NDArray[np.int64], low: WhitenedImages, shift_prior: NDArray[np.float32]) -> Samples:
+    def _coarse_local(
+        self, indices: NDArray[np.int64], low: WhitenedImages, shift_prior: NDArray[np.float32]
+    ) -> Samples:
         candidates = self.prior.candidates
         assert candidates is not None
         counts = candidates.starts[indices + 1] - candidates.starts[indices]
@@ -286,7 +286,9 @@ def _of_images(samples: Samples, first: int, last: int) -> Samples:
     return Samples(samples.images[p:q] - first, samples.rows[p:q], samples.starts[p : q + 1] - e, samples.shifts[e:f])
 
 
-def _candidate_prior(candidates: Candidates, particles: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def _candidate_prior(
+    candidates: Candidates, particles: NDArray[np.int64], rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
     """Log-prior of (particle, row) pairs that are among the candidates."""
     counts = np.diff(candidates.starts)
     owner = np.repeat(np.arange(len(counts)), counts)

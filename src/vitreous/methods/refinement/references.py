@@ -44,9 +44,7 @@ class ClassAverages:
     ) -> Complex[Tensor, "r m"]:
         """See References."""
         whole = self._prepared
-        one = ProjectableImages(
-            whole.data[class_index : class_index + 1], whole.box, whole.padding, whole.max_radius
-        )
+        one = ProjectableImages(whole.data[class_index : class_index + 1], whole.box, whole.padding, whole.max_radius)
         return rotate_images(one, psi_of(rotations), coordinates)[0]
 
 

@@ -1,0 +1,209 @@
+"""Maximisation: posterior-weighted sums of the images, the noise that is left, and the new priors.
+
+Each orientation's sum goes once into its class's accumulator. The accumulators become references in
+`class_average.py` (2D) and `reconstruct.py` (3D). Scheres (2012) J. Struct. Biol. 180, 519, equations 3 to 6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.kernels.backproject import (
+    ImageAccumulator,
+    VolumeAccumulator,
+    backproject,
+    backproject_2d,
+    empty_images,
+    empty_volume,
+)
+from vitreous.kernels.weighted_sums import WeightedSums, weighted_sums
+from vitreous.methods.refinement.expectation import Expectation, Posterior
+from vitreous.methods.refinement.particles import Poses
+from vitreous.methods.refinement.references import psi_of
+
+
+class Accumulators(Protocol):
+    """Where slices of K classes are summed."""
+
+    def insert(
+        self,
+        class_index: int,
+        slices: Complex[Tensor, "r m"],
+        weights: Float[Tensor, "r m"],
+        rotations: Float[Tensor, "r 3 3"],
+        coordinates: Float[Tensor, "m 2"],
+    ) -> None:
+        """Add slices and their weights to one class."""
+        ...
+
+
+class AverageSums:
+    """2D sums, one accumulator a class."""
+
+    def __init__(self, n_classes: int, box: int, max_radius: int, padding: int = 2) -> None:
+        self.classes: list[ImageAccumulator] = [empty_images(1, box, padding, max_radius) for _ in range(n_classes)]
+
+    def insert(
+        self,
+        class_index: int,
+        slices: Complex[Tensor, "r m"],
+        weights: Float[Tensor, "r m"],
+        rotations: Float[Tensor, "r 3 3"],
+        coordinates: Float[Tensor, "m 2"],
+    ) -> None:
+        """See Accumulators."""
+        backproject_2d(self.classes[class_index], slices[None], weights[None], psi_of(rotations), coordinates)
+
+
+class MapSums:
+    """3D sums, one accumulator a class."""
+
+    def __init__(
+        self, n_classes: int, box: int, max_radius: int, padding: int = 2, device: torch.device | None = None
+    ) -> None:
+        self.classes: list[VolumeAccumulator] = [
+            empty_volume(box, padding, max_radius, device=device) for _ in range(n_classes)
+        ]
+
+    def insert(
+        self,
+        class_index: int,
+        slices: Complex[Tensor, "r m"],
+        weights: Float[Tensor, "r m"],
+        rotations: Float[Tensor, "r 3 3"],
+        coordinates: Float[Tensor, "m 2"],
+    ) -> None:
+        """See Accumulators."""
+        backproject(self.classes[class_index], slices, weights, rotations, coordinates)
+
+
+@dataclass
+class Statistics:
+    """Running sums over particles, all float64.
+
+    residual: (groups, box // 2 + 1) expected |X - CTF P|^2 over each half-plane shell; group_sizes: particles a
+    group; row_weights: (classes, R) posterior weight of each coarse orientation; offset_power: expected squared
+    distance of origins from their prior (pixels^2).
+    """
+
+    residual: Float[Tensor, "groups shells"]
+    group_sizes: Float[Tensor, "groups"]
+    row_weights: Float[Tensor, "classes r"]
+    offset_power: float = 0.0
+    log_likelihood: float = 0.0
+    max_probability: float = 0.0
+    n_particles: int = 0
+
+    @staticmethod
+    def empty(n_groups: int, box: int, n_classes: int, n_rotations: int) -> Statistics:
+        """Nothing seen yet."""
+        wide = torch.float64
+        return Statistics(
+            torch.zeros(n_groups, box // 2 + 1, dtype=wide),
+            torch.zeros(n_groups, dtype=wide),
+            torch.zeros(n_classes, n_rotations, dtype=wide),
+        )
+
+    @property
+    def class_weights(self) -> Float[Tensor, "classes"]:
+        """Posterior number of particles in each class."""
+        return self.row_weights.sum(1)
+
+    def add_(self, other: Statistics) -> None:
+        """Add the sums of other particles (another rank's or half's)."""
+        self.residual += other.residual
+        self.group_sizes += other.group_sizes
+        self.row_weights += other.row_weights
+        self.offset_power += other.offset_power
+        self.log_likelihood += other.log_likelihood
+        self.max_probability += other.max_probability
+        self.n_particles += other.n_particles
+
+
+def maximise(
+    expectation: Expectation, indices: NDArray[np.int64], poses: Poses, accumulators: Accumulators
+) -> tuple[Poses, Statistics]:
+    """One pass over the particles `indices`: expectation, sums into accumulators, statistics, new poses.
+
+    poses: of all particles; returned with those of `indices` renewed.
+    """
+    e = expectation
+    statistics = Statistics.empty(
+        e.particles.n_groups, e.particles.box, e.references.n_classes, len(e.sampling.rotations)
+    )
+    mean_norm = float(poses.norm.mean())
+    renewed = poses
+    parts: list[tuple[NDArray[np.int64], Poses]] = []
+    for posterior in e.batches(indices, poses):
+        sums = weighted_sums(
+            posterior.images.masked,
+            posterior.images.unmasked,
+            posterior.references,
+            e.fine_phases,
+            posterior.samples,
+            e.coefficients.shell_starts,
+        )
+        _insert(e, posterior, sums, accumulators)
+        residual = _residual(posterior, sums)
+        _count(e, posterior, residual, statistics)
+        # RELION's norm correction: root mean square of what the model leaves, relative to the others
+        spread = np.sqrt(2.0 * residual.sum(1).cpu().numpy()) / e.particles.box**2
+        parts.append((posterior.indices, replace(posterior.poses, norm=posterior.poses.norm / mean_norm * spread)))
+    if parts:
+        every = np.concatenate([part[0] for part in parts])
+        renewed = poses.put(every, _join([part[1] for part in parts]))
+    return renewed, statistics
+
+
+def _join(parts: list[Poses]) -> Poses:
+    return Poses(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in Poses.__dataclass_fields__})
+
+
+def _insert(e: Expectation, posterior: Posterior, sums: WeightedSums, accumulators: Accumulators) -> None:
+    coordinates = e.coefficients.coordinates
+    classes = posterior.row_classes[sums.rows]
+    for k in np.unique(classes):
+        members = torch.from_numpy(np.flatnonzero(classes == k))
+        rotations = e.sampling.fine_rotations[torch.from_numpy(posterior.row_rotations[sums.rows])[members]]
+        there = members.to(sums.data.device)
+        accumulators.insert(int(k), sums.data[there], sums.power[there], rotations, coordinates)
+
+
+def _residual(posterior: Posterior, sums: WeightedSums) -> Float[Tensor, "n shells"]:
+    """Expected |X - CTF P|^2 of each image by shell: its power less twice the gain in units of the noise.
+
+    Shells beyond those compared hold the image's whole power.
+    """
+    residual = posterior.images.shell_power.clone()
+    n_shells = sums.gains.shape[1]
+    sigma2 = posterior.images.sigma2[:, :n_shells].to(torch.float64)
+    residual[:, :n_shells] -= 2.0 * sigma2 * sums.gains
+    return residual.clamp(min=0.0)
+
+
+def _count(e: Expectation, posterior: Posterior, residual: Tensor, statistics: Statistics) -> None:
+    groups = torch.from_numpy(e.particles.optics_group[posterior.indices])
+    statistics.residual.index_add_(0, groups, residual.cpu())
+    statistics.group_sizes.index_add_(0, groups, torch.ones(len(groups), dtype=torch.float64))
+    samples = posterior.samples
+    entry_pairs = np.repeat(np.arange(samples.n_pairs), np.diff(samples.starts))
+    fine = samples.rows[entry_pairs]
+    a, n_rotations = e.sampling.orientation_children, len(e.sampling.rotations)
+    row = posterior.row_classes[fine] * n_rotations + posterior.row_rotations[fine] // a
+    weights = samples.weights.astype(np.float64)
+    by_row = np.bincount(row, weights, minlength=statistics.row_weights.numel())
+    statistics.row_weights += torch.from_numpy(by_row).reshape(statistics.row_weights.shape)
+    origins = posterior.images.centres[samples.images[entry_pairs]] + e.sampling.fine_shifts.numpy()[samples.shifts]
+    if e.prior.origins is not None:
+        origins = origins - e.prior.origins[posterior.indices[samples.images[entry_pairs]]]
+    statistics.offset_power += float((weights * (origins**2).sum(1)).sum())
+    statistics.log_likelihood += float(posterior.poses.log_likelihood.sum())
+    statistics.max_probability += float(posterior.poses.max_probability.sum())
+    statistics.n_particles += len(posterior.indices)
