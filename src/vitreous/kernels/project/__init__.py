@@ -15,11 +15,20 @@ from vitreous.kernels.project import cpu, cuda, reference
 from vitreous.kernels.project.prepared import (
     ProjectableImages,
     ProjectableVolume,
+    interpolation_envelope,
     prepare_images,
     prepare_volume,
 )
 
-__all__ = ["ProjectableImages", "ProjectableVolume", "prepare_images", "prepare_volume", "project", "project_2d"]
+__all__ = [
+    "ProjectableImages",
+    "ProjectableVolume",
+    "interpolation_envelope",
+    "prepare_images",
+    "prepare_volume",
+    "project",
+    "project_2d",
+]
 
 
 def project(
