@@ -110,7 +110,11 @@ def drop_islands(solid: Bool[np.ndarray, "box box box"], keep_above: float) -> B
 
 
 def soften(solid: Bool[np.ndarray, "box box box"], extend: float, edge: float) -> Float[np.ndarray, "box box box"]:
-    """1 within `extend` voxels of the solid, then a raised cosine of `edge` voxels down to 0 (float32)."""
-    distance = ndimage.distance_transform_edt(~solid)
-    ramp = np.clip((distance - extend) / max(edge, 1e-6), 0.0, 1.0)
+    """Grow the solid by what lies nearer than `extend` voxels, then a raised cosine of `edge` voxels to 0 (float32).
+
+    The edge starts from the grown solid's voxels, as in `relion_mask_create`.
+    """
+    grown = ndimage.distance_transform_edt(~solid) < extend if extend > 0 else solid
+    distance = ndimage.distance_transform_edt(~grown)
+    ramp = np.clip(distance / max(edge, 1e-6), 0.0, 1.0)
     return (0.5 + 0.5 * np.cos(np.pi * ramp)).astype(np.float32)

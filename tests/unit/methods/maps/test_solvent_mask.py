@@ -16,9 +16,9 @@ def test_soften_is_one_within_and_falls_by_a_cosine():
     solid = np.zeros((21, 21, 21), dtype=bool)
     solid[10, 10, 10] = True
     mask = soften(solid, extend=3, edge=4)
-    assert mask[10, 10, 13] == 1.0
-    assert mask[10, 10, 15] == pytest.approx(0.5)
-    assert mask[10, 10, 17] == pytest.approx(0.0)
+    assert mask[10, 10, 12] == 1.0
+    assert mask[10, 10, 14] == pytest.approx(0.5)
+    assert mask[10, 10, 16] == pytest.approx(0.0)
 
 
 def test_automatic_threshold_finds_the_ball(generator):
