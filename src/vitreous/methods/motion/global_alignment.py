@@ -1,0 +1,92 @@
+"""Whole-frame alignment: each frame against the sum of the others.
+
+Zheng et al. (2017) Nat. Methods 14, 331; Grant and Grigorieff (2015) eLife 4, e06980. A search of correlation
+maps at low resolution brings every frame near its place; a fit to all frames together then finds it to a
+hundredth of a pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from vitreous.methods.motion.frames import inverse_real
+from vitreous.methods.motion.spectra import Band, phases
+from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem, fit
+
+# Cross-spectra are weighted by exp(-sharpness B k^2): strongly low-passed for the search, less for the fit.
+SEARCH_SHARPNESS = 2.0
+FIT_SHARPNESS = 0.5
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """b_factor: px^2. iterations: of the fit at most. tolerance: px. largest_shift: fraction of the field."""
+
+    b_factor: float = 150.0
+    iterations: int = 10
+    tolerance: float = 0.01
+    largest_shift: float = 0.25
+    prior: Prior = field(default_factory=Prior)
+
+
+def align_frames(frames_ft: Complex[Tensor, "f height half"], band: Band, options: GlobalOptions) -> Fit:
+    """Displacement of each of n frames (transforms cropped to `band`) relative to the first, in movie pixels."""
+    n_frames = frames_ft.shape[0]
+    start = _search(frames_ft, band, options)
+    problem = Problem(
+        frames_ft[None],
+        band.weights(options.b_factor, FIT_SHARPNESS),
+        band,
+        torch.zeros(1, n_frames, 0, dtype=torch.float64),
+    )
+    parameters = Parameters(start, torch.zeros(0, 2, dtype=torch.float64))
+    return fit(problem, parameters, options.prior, iterations=options.iterations, tolerance=options.tolerance)
+
+
+def _search(
+    frames_ft: Complex[Tensor, "f height half"], band: Band, options: GlobalOptions, rounds: int = 4
+) -> Float[Tensor, "f 2"]:
+    """Displacements to the nearest pixel of a strongly low-passed correlation map, a few rounds."""
+    device = frames_ft.device
+    weights = band.weights(options.b_factor, SEARCH_SHARPNESS)
+    allowed = _allowed(band, options.largest_shift).to(device)
+    scale = torch.tensor([s / c for s, c in zip(band.shape, band.cropped, strict=True)], dtype=torch.float64).flip(0)
+    found = torch.zeros(frames_ft.shape[0], 2, dtype=torch.float64)
+    for _ in range(rounds):
+        aligned = [
+            ft * row * column for ft, (row, column) in zip(frames_ft, _all_phases(band, found, device), strict=True)
+        ]
+        total = torch.stack(aligned).sum(0)
+        moved = torch.zeros_like(found)
+        for f, ft in enumerate(aligned):
+            cross = weights.to(device) * ft * (total - ft).conj()
+            correlation = inverse_real(cross, band.cropped).masked_fill(~allowed, -torch.inf)
+            y, x = divmod(int(correlation.argmax()), band.cropped[1])
+            peak = torch.tensor([_signed(x, band.cropped[1]), _signed(y, band.cropped[0])], dtype=torch.float64)
+            moved[f] = peak * scale
+        found = found + moved
+        found = found - found[0]
+        if float((moved - moved.mean(0)).abs().max()) < 2.0 * float(scale.max()):
+            break
+    return found
+
+
+def _all_phases(band: Band, displacements: Tensor, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    return [phases(band, d, device) for d in displacements]
+
+
+def _signed(index: int, size: int) -> int:
+    return index if index < size - index else index - size
+
+
+def _allowed(band: Band, largest: float) -> Tensor:
+    """True within the largest shift of a correlation map (origin at index 0)."""
+    inside = []
+    for size in band.cropped:
+        distance = torch.fft.fftfreq(size).abs()
+        inside.append(distance <= largest)
+    return inside[0][:, None] & inside[1][None, :]

@@ -1,0 +1,76 @@
+"""The part of a frame's transform that tells how it moved: low and middle frequencies, weighted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex, Float
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from vitreous.core.fourier import crop_fourier, hermitian_weights
+
+# Cross-spectra are weighted by exp(-sharpness B k^2); what weighs less than this is not looked at.
+_NEGLIGIBLE = 1e-3
+# Below this many Fourier pixels lie illumination and windows, not specimen.
+_LOWEST_SHELL = 3.0
+
+
+@dataclass(frozen=True)
+class Band:
+    """A Fourier crop of a field. shape: (ny, nx) of the movie; cropped: (ny, nx) of what is kept.
+
+    Frequencies are in cycles per movie pixel all the same, so displacements stay in movie pixels.
+    """
+
+    shape: tuple[int, int]
+    cropped: tuple[int, int]
+
+    @property
+    def ky(self) -> Float[Tensor, "height"]:
+        """Frequencies of the rows."""
+        return torch.fft.fftfreq(self.cropped[0], dtype=torch.float64) * (self.cropped[0] / self.shape[0])
+
+    @property
+    def kx(self) -> Float[Tensor, "half"]:
+        """Frequencies of the columns."""
+        return torch.fft.rfftfreq(self.cropped[1], dtype=torch.float64) * (self.cropped[1] / self.shape[1])
+
+    def crop(self, image_ft: Complex[Tensor, "height half"]) -> Complex[Tensor, "height half"]:
+        """Keep the band's part of a transform."""
+        return crop_fourier(image_ft, self.shape, self.cropped)
+
+    def weights(self, b_factor: float, sharpness: float) -> Float[Tensor, "height half"]:
+        """exp(-sharpness B k^2) with the Hermitian multiplicity; zero on the central cross, near zero and beyond.
+
+        The cross (kx = 0 or ky = 0) holds row and column noise of the detector, which does not move.
+        """
+        k2 = self.ky[:, None] ** 2 + self.kx**2
+        w = torch.exp(-sharpness * b_factor * k2)
+        limit = min(0.5 * c / s for c, s in zip(self.cropped, self.shape, strict=True))
+        lowest = max(_LOWEST_SHELL / s for s in self.shape)
+        w = torch.where((w < _NEGLIGIBLE) | (k2 >= limit**2) | (k2 < lowest**2), 0.0, w)
+        w[0, :] = 0.0
+        w[:, 0] = 0.0
+        return (w * hermitian_weights(self.cropped[1])).to(torch.float32)
+
+
+def band_limit(b_factor: float, sharpness: float) -> float:
+    """Frequency (cycles per pixel, at most 0.5) beyond which the weight is negligible."""
+    return min(0.5, math.sqrt(-math.log(_NEGLIGIBLE) / (sharpness * b_factor))) if b_factor > 0 else 0.5
+
+
+def band_of(shape: tuple[int, int], limit: float) -> Band:
+    """The smallest crop of quick even size that holds frequencies up to limit (cycles per pixel)."""
+    ny, nx = (min(size, 2 * next_fast_len(math.ceil(size * limit) + 1)) for size in shape)
+    return Band(shape, (ny, nx))
+
+
+def phases(band: Band, displacement: Float[Tensor, "2"], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row (ny, 1) and column (nx//2+1,) factors that bring content displaced by (x, y) movie pixels back."""
+    one = torch.ones((), dtype=torch.float64)
+    row = torch.polar(one, 2.0 * math.pi * band.ky[:, None] * float(displacement[1]))
+    column = torch.polar(one, 2.0 * math.pi * band.kx * float(displacement[0]))
+    return row.to(device=device, dtype=torch.complex64), column.to(device=device, dtype=torch.complex64)
