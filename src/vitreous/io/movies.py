@@ -1,0 +1,71 @@
+"""Movies, whatever their format: MRC, TIFF, EER."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitreous.core.errors import InputError
+from vitreous.io.eer import DEFAULT_GROUPING, EerMovie
+from vitreous.io.mrc import open_stack, read_header
+from vitreous.io.tiff import TiffMovie
+
+MOVIE_ENDINGS = (".mrc", ".mrcs", ".mrc.gz", ".mrcs.gz", ".st", ".tif", ".tiff", ".eer")
+
+
+class Movie(Protocol):
+    """Frames by number. shape (y, x); pixel_size in A or None where the file does not say.
+
+    n_dropped: raw frames at the end that make no whole frame (EER).
+    """
+
+    path: Path
+    n_frames: int
+    n_dropped: int
+    shape: tuple[int, int]
+    pixel_size: float | None
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames start..stop-1 as float32 (n, y, x)."""
+        ...
+
+
+class MrcMovie:
+    """Frames of an MRC stack."""
+
+    n_dropped = 0
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        header = read_header(self.path)
+        self.n_frames = header.shape[0]
+        self.shape = (header.shape[1], header.shape[2])
+        self.pixel_size: float | None = header.pixel_size or None
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames start..stop-1 as float32 (n, y, x)."""
+        if not 0 <= start <= stop <= self.n_frames:
+            what = f"has {self.n_frames} frames; {start + 1} to {stop} were asked for"
+            raise InputError(self.path, what, "Ask for fewer.")
+        with open_stack(self.path) as stack:
+            return stack.images(slice(start, stop))
+
+
+def open_movie(path: str | Path, eer_grouping: int = DEFAULT_GROUPING, eer_upsampling: int = 1) -> Movie:
+    """Open a movie; only its headers are read.
+
+    eer_grouping, eer_upsampling: raw frames a fraction, and 1 (4K) or 2 (8K), for EER alone.
+    Raises InputError for files that are missing, cut short or of another format than their name says.
+    """
+    file = Path(path)
+    name = file.name.lower()
+    if name.endswith((".tif", ".tiff")):
+        return TiffMovie(file)
+    if name.endswith(".eer"):
+        return EerMovie(file, eer_grouping, eer_upsampling)
+    if name.endswith(MOVIE_ENDINGS):
+        return MrcMovie(file)
+    raise InputError(file, "is no movie by its name", f"Movies end in {', '.join(MOVIE_ENDINGS)}.")
