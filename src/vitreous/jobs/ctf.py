@@ -1,0 +1,327 @@
+"""Estimate the CTF of every micrograph: defocus, astigmatism, phase shift, and how far the fit holds."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitreous.core.ctf import Microscope
+from vitreous.core.errors import InputError
+from vitreous.data.dataset import Dataset
+from vitreous.data.table import Table
+from vitreous.io.mrc import read_image, write_image
+from vitreous.io.relion import read_dataset, read_tables, write_dataset, write_tables
+from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.methods.ctf_fitting.correlation import Band
+from vitreous.methods.ctf_fitting.diagnostic import diagnostic_image
+from vitreous.methods.ctf_fitting.fit import CtfFit, fit_ctf, lens_of, score_lens
+from vitreous.methods.ctf_fitting.search import SearchSettings
+from vitreous.methods.ctf_fitting.spectrum import (
+    Spectrum,
+    SpectrumError,
+    spectrum_from_amplitudes,
+    spectrum_of_micrograph,
+)
+from vitreous.runtime.progress import track
+
+log = logging.getLogger(__name__)
+_COLUMNS = ("defocus_u", "defocus_v", "defocus_angle", "astigmatism", "ctf_figure_of_merit", "ctf_resolution")
+
+
+class CtfParameters(JobParameters):
+    """What `ctf` takes."""
+
+    input: str = parameter(help="STAR file of micrographs", aliases=("i",))
+    box: int = parameter(512, help="side of the power spectrum", unit="px", aliases=("Box",), ge=128, le=4096)
+    resolution_min: float = parameter(30.0, help="lowest resolution used", unit="A", aliases=("ResMin",), gt=0)
+    resolution_max: float = parameter(
+        5.0, help="highest resolution of the search (the refinement goes on as far as rings are)", unit="A",
+        aliases=("ResMax",), gt=0,
+    )  # fmt: skip
+    defocus_min: float = parameter(5000.0, help="lowest defocus", unit="A", aliases=("dFMin",), gt=0)
+    defocus_max: float = parameter(50000.0, help="highest defocus", unit="A", aliases=("dFMax",), gt=0)
+    defocus_step: float = parameter(100.0, help="step of the search", unit="A", aliases=("FStep",), gt=0, le=1000)
+    astigmatism: float = parameter(
+        1000.0, help="astigmatism to expect (standard deviation of a Gaussian prior)", unit="A", aliases=("dAst",), gt=0
+    )
+    phase_shift: bool = parameter(False, help="search the phase shift of a phase plate", aliases=("do_phaseshift",))
+    phase_min: float = parameter(0.0, help="lowest phase shift", unit="deg", ge=0, le=180)
+    phase_max: float = parameter(180.0, help="highest phase shift", unit="deg", ge=0, le=180)
+    phase_step: float = parameter(10.0, help="step of the phase search", unit="deg", gt=0)
+    use_power_spectra: bool = parameter(
+        False, help="fit the power spectra that motion correction stored", aliases=("use_given_ps",)
+    )
+    use_no_dw: bool = parameter(
+        True, help="fit micrographs without dose weighting where there are any", aliases=("use_noDW",)
+    )
+    max_resolution: float | None = parameter(
+        None, help="leave out micrographs that fit only to a resolution worse than this", unit="A", gt=0
+    )
+    target_pixel_size: float = parameter(
+        1.4, help="pixel size down to which spectra go (Nyquist at twice this)", unit="A", advanced=True, gt=0
+    )
+
+
+class Ctf(Job):
+    """Power spectrum, search over defocus and astigmatism, refinement, equiphase resolution."""
+
+    name = "ctf"
+    folder = "CtfFind"
+    relion_type = "relion.ctffind.ctffind4"
+    help = "estimate defocus and astigmatism of micrographs"
+    Parameters = CtfParameters
+
+    def run(self, params: Any, context: Context) -> Outputs:
+        """Write micrographs_ctf.star and, per micrograph, NAME_ctf.mrc (picture) and NAME_ctf.star (fit, curve)."""
+        dataset = _read(params, context)
+        results = list(track(_fit_all(dataset, params, context), "CTF", len(dataset)))
+        failed = [result for result in results if isinstance(result, Quarantined)]
+        for item in failed:
+            log.warning("%s left out: %s", item.item, item.reason)
+        done = [result for result in results if isinstance(result, _Row)]
+        if not done:
+            raise InputError(
+                context.project / params.input,
+                f"no CTF could be fitted to any of {len(results)} micrographs; the first: {failed[0].reason}",
+                "Check voltage, pixel size and defocus range, or the micrographs themselves.",
+            )
+        output = context.directory / "micrographs_ctf.star"
+        write_dataset(output, _with_fits(dataset, done, params))
+        return Outputs(
+            nodes={context.relative(output): "MicrographGroupMetadata.star.relion.ctf"},
+            metrics=_metrics(done, failed),
+            quarantined=failed,
+            summary=_summary(done, failed),
+        )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One micrograph: its row in the table, what to read, through which lens it was taken."""
+
+    index: int
+    name: str
+    image: Path
+    is_spectrum: bool
+    pixel_size: float
+    microscope: Microscope
+    previous: tuple[float, float, float] | None
+    stem: Path  # results are stem_ctf.mrc and stem_ctf.star
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a micrograph's fit says: values by column name; previous_score: of the defocus the input carried."""
+
+    index: int
+    values: dict[str, float]
+    image: str
+    previous_score: float | None
+
+
+def _read(params: CtfParameters, context: Context) -> Dataset:
+    path = context.project / params.input
+    for low, high, what in (
+        (params.resolution_max, params.resolution_min, "resolution_max must be finer than resolution_min"),
+        (params.defocus_min, params.defocus_max, "defocus_min must be less than defocus_max"),
+        (params.phase_min, params.phase_max, "phase_min must be less than phase_max"),
+    ):
+        if low >= high:
+            raise InputError("ctf", f"{what}, not {low:g} and {high:g}", "Exchange them.")
+    dataset = read_dataset(path)
+    if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
+        raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give motion correction's output.")
+    missing = [name for name in ("voltage", "cs", "amplitude_contrast") if name not in dataset.optics]
+    if missing:
+        raise InputError(path, f"its optics table has no {', '.join(missing)}", "Import the movies with these values.")
+    if len(dataset) == 0:
+        raise InputError(path, "lists no micrographs", "Give a STAR file with at least one.")
+    return dataset
+
+
+def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[_Row | Quarantined]:
+    """Results in the order of the table. The fits are numpy and FFT work that leaves Python's lock free."""
+    tasks = [_task(dataset, index, params, context) for index in range(len(dataset))]
+    executor = ThreadPoolExecutor(max(1, min(context.threads, len(tasks))))
+    try:
+        yield from executor.map(lambda task: _attempt(task, params, context), tasks)
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> _Task:
+    row = dataset.rows.row(index)
+    optics = {name: dataset.optics_of_rows(name)[index] for name in dataset.optics}
+    name = str(row["micrograph_name"])
+    image, is_spectrum = _source(row, params, context)
+    previous = None
+    if "defocus_u" in row and float(row["defocus_u"]) > 0:
+        previous = (float(row["defocus_u"]), float(row["defocus_v"]), float(row.get("defocus_angle", 0.0)))
+    # As RELION does: the path below the job that made the micrograph, under this job's directory.
+    below = re.sub(r"^[^/]+/job\d+/", "", name)
+    stem = context.directory / (below if not Path(below).is_absolute() else Path(below).name)
+    return _Task(
+        index=index,
+        name=name,
+        image=image,
+        is_spectrum=is_spectrum,
+        pixel_size=float(optics.get("micrograph_pixel_size", optics.get("movie_pixel_size", 0.0))),
+        microscope=Microscope(float(optics["voltage"]), float(optics["cs"]), float(optics["amplitude_contrast"])),
+        previous=previous,
+        stem=stem.with_suffix(""),
+    )
+
+
+def _source(row: dict[str, Any], params: CtfParameters, context: Context) -> tuple[Path, bool]:
+    """The file to fit and whether it is a stored spectrum; a spectrum stands in for a micrograph that is gone."""
+    micrograph = context.project / str(row["micrograph_name"])
+    without = str(row.get("micrograph_name_no_dw", ""))
+    if params.use_no_dw and without and (context.project / without).exists():
+        micrograph = context.project / without
+    named = str(row.get("power_spectrum_name", ""))
+    spectrum = context.project / named if named else micrograph.with_name(f"{micrograph.stem}_PS.mrc")
+    if params.use_power_spectra or (not micrograph.exists() and spectrum.exists()):
+        return spectrum, True
+    return micrograph, False
+
+
+def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Quarantined:
+    try:
+        row = (_stored(task, context) if context.resume else None) or _fit(task, params, context)
+    except (SpectrumError, InputError) as error:
+        return Quarantined(task.name, str(error))
+    resolution = row.values["ctf_resolution"]
+    if params.max_resolution is not None and resolution > params.max_resolution:
+        return Quarantined(task.name, f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A")
+    return row
+
+
+def _spectrum(task: _Task, params: CtfParameters) -> Spectrum:
+    if not task.image.exists():
+        what = "power spectrum" if task.is_spectrum else "micrograph"
+        raise SpectrumError(f"{what} {task.image} is not there")
+    image, pixel_size = read_image(task.image)
+    if task.is_spectrum:
+        if pixel_size <= 0:
+            raise SpectrumError(f"{task.image} has no pixel size in its header")
+        return spectrum_from_amplitudes(image, pixel_size)
+    size = task.pixel_size or pixel_size
+    if size <= 0:
+        raise SpectrumError(f"neither the STAR file nor {task.image} says the pixel size")
+    return spectrum_of_micrograph(image, size, box=params.box, target_pixel_size=params.target_pixel_size)
+
+
+def _settings(params: CtfParameters) -> SearchSettings:
+    settings = SearchSettings(
+        params.defocus_min, params.defocus_max, params.defocus_step, astigmatism_expected=params.astigmatism
+    )
+    if not params.phase_shift:
+        return settings
+    return replace(settings, phase_min=params.phase_min, phase_max=params.phase_max, phase_step=params.phase_step)
+
+
+def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
+    spectrum = _spectrum(task, params)
+    band = Band(params.resolution_min, params.resolution_max)
+    fit = fit_ctf(spectrum, task.microscope, band, _settings(params))
+    if not fit.has_rings:
+        raise SpectrumError("no Thon rings stand out of its power spectrum")
+    values = {
+        "defocus_u": fit.defocus_u,
+        "defocus_v": fit.defocus_v,
+        "defocus_angle": fit.defocus_angle,
+        "astigmatism": fit.defocus_u - fit.defocus_v,
+        "phase_shift": fit.phase_shift,
+        "ctf_figure_of_merit": fit.figure_of_merit,
+        "ctf_resolution": fit.resolution,
+    }
+    previous = _previous_score(task, spectrum, fit, band)
+    image = _with_ending(task.stem, "_ctf.mrc")
+    write_image(image, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
+    _store(task, values, previous, fit)
+    return _Row(task.index, values, context.relative(image), previous)
+
+
+def _previous_score(task: _Task, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
+    """Correlation of the defocus that the input carried; a warning where it plainly does not fit."""
+    if task.previous is None:
+        return None
+    score = score_lens(spectrum, task.microscope, lens_of(*task.previous), band)
+    ours = score_lens(spectrum, task.microscope, fit.lens, band)
+    if score < 0.5 * ours:
+        log.warning(
+            "%s: the defocus in the input, %.0f A, does not fit (correlation %.3f); %.0f A does (%.3f)",
+            task.name, task.previous[0], score, fit.defocus_u, ours,
+        )  # fmt: skip
+    return score / ours
+
+
+def _with_ending(stem: Path, ending: str) -> Path:
+    return stem.with_name(stem.name + ending)
+
+
+def _store(task: _Task, values: dict[str, float], previous: float | None, fit: CtfFit) -> None:
+    """Keep fit and curve beside the picture: for resuming and for the report."""
+    general: dict[str, Any] = {"micrograph_name": task.name, **values}
+    general["ctf_b_factor"] = fit.b_factor
+    general["previous_score"] = math.nan if previous is None else previous
+    curve = fit.curve
+    columns = {"frequency": curve.k, "data": curve.data, "model": curve.model, "local_correlation": curve.correlation}
+    write_tables(_with_ending(task.stem, "_ctf.star"), {"general": general, "equiphase": Table(columns)})
+
+
+def _stored(task: _Task, context: Context) -> _Row | None:
+    """The result of an earlier run of this job, if it is whole."""
+    picture, path = _with_ending(task.stem, "_ctf.mrc"), _with_ending(task.stem, "_ctf.star")
+    if not (picture.exists() and path.exists()):
+        return None
+    try:
+        row = read_tables(path)["general"].row(0)
+        values = {name: float(row[name]) for name in (*_COLUMNS, "phase_shift")}
+        previous = float(row["previous_score"])
+    except (InputError, KeyError, ValueError):
+        return None
+    return _Row(task.index, values, context.relative(picture), None if math.isnan(previous) else previous)
+
+
+def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dataset:
+    kept = dataset.take(np.array([row.index for row in done], dtype=np.int64))
+    names = [*_COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(_COLUMNS)
+    columns: dict[str, Any] = {name: np.array([row.values[name] for row in done]) for name in names}
+    columns["ctf_image"] = np.array([f"{row.image}:mrc" for row in done], dtype=object)
+    return kept.with_columns(**columns)
+
+
+def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+    def median(name: str) -> float:
+        return float(np.median([row.values[name] for row in done]))
+
+    return {
+        "n_micrographs": len(done),
+        "n_left_out": len(failed),
+        "defocus_median_A": 0.5 * (median("defocus_u") + median("defocus_v")),
+        "astigmatism_median_A": median("astigmatism"),
+        "ctf_resolution_median_A": median("ctf_resolution"),
+        "n_previous_wrong": sum(row.previous_score is not None and row.previous_score < 0.5 for row in done),
+    }
+
+
+def _summary(done: list[_Row], failed: list[Quarantined]) -> str:
+    defocus = [0.5e-4 * (row.values["defocus_u"] + row.values["defocus_v"]) for row in done]
+    resolution = float(np.median([row.values["ctf_resolution"] for row in done]))
+    text = f"CTF of {len(done)} micrographs: defocus {min(defocus):.2f} to {max(defocus):.2f} um, "
+    text += f"fits to {resolution:.1f} A (median)"
+    wrong = sum(row.previous_score is not None and row.previous_score < 0.5 for row in done)
+    if wrong:
+        text += f"; the defocus that came with {wrong} of them did not fit and was replaced"
+    if failed:
+        text += f"; {len(failed)} left out"
+    return text
