@@ -287,7 +287,7 @@ def _stored(task: _Task, context: Context) -> _Row | None:
         row = read_tables(path)["general"].row(0)
         values = {name: float(row[name]) for name in (*_COLUMNS, "phase_shift")}
         previous = float(row["previous_score"])
-    except (InputError, KeyError, ValueError):
+    except (InputError, LookupError, ValueError):
         return None
     return _Row(task.index, values, context.relative(picture), None if math.isnan(previous) else previous)
 

@@ -14,6 +14,7 @@ from vitreous.methods.ctf_fitting.fit import CtfFit, nyquist_limit
 from vitreous.methods.ctf_fitting.spectrum import Spectrum, frequencies
 
 _LOW = 50.0  # A, where the picture begins
+_ARC = 3.0  # degrees over which the measured half is smoothed along its rings
 
 
 def diagnostic_image(spectrum: Spectrum, fit: CtfFit, microscope: Microscope) -> Float[np.ndarray, "box box"]:
@@ -39,8 +40,23 @@ def measured_rings(spectrum: Spectrum, band: Band, fit: CtfFit) -> Float[np.ndar
     flat = np.zeros_like(spectrum.power)
     flat[inside] = amplitude / smooth_trend(amplitude, np.ones_like(amplitude), k[inside], band) - 1.0
     strength = float(np.abs(fit.curve.model).max())
-    blurred = ndimage.gaussian_filter(flat, 0.8, mode="wrap")
-    return np.clip(0.5 + 0.5 * blurred / max(strength, 1e-6), -0.5, 1.5)
+    return np.clip(0.5 + 0.5 * smooth_arcs(flat) / max(strength, 1e-6), -0.5, 1.5)
+
+
+def smooth_arcs(half: Float[np.ndarray, "box half"]) -> Float[np.ndarray, "box half"]:
+    """Average along short arcs (Gaussian of 3 degrees): the noise of single pixels goes, rings stay sharp."""
+    box = half.shape[0]
+    centred = np.fft.fftshift(half, axes=0)
+    radii = np.arange(half.shape[1], dtype=np.float64)
+    angles = np.linspace(-90.0, 90.0, 361)
+    cosine, sine = np.cos(np.deg2rad(angles))[:, None], np.sin(np.deg2rad(angles))[:, None]
+    polar = ndimage.map_coordinates(centred, [box // 2 + radii * sine, radii * cosine], order=1, mode="nearest")
+    # By Friedel's law -90 and 90 degrees are one direction.
+    smooth = ndimage.gaussian_filter1d(polar[:-1], _ARC / 0.5, axis=0, mode="wrap")
+    y, x = np.mgrid[-(box // 2) : box - box // 2, : half.shape[1]]
+    at_angle = (np.rad2deg(np.arctan2(y, x)) + 90.0) / 0.5
+    back = ndimage.map_coordinates(np.vstack([smooth, smooth[:1]]), [at_angle, np.hypot(y, x)], order=1, cval=0.0)
+    return np.fft.ifftshift(back, axes=0)
 
 
 def fitted_rings(spectrum: Spectrum, band: Band, fit: CtfFit, microscope: Microscope) -> Float[np.ndarray, "box half"]:

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure as MatplotlibFigure
 
+from vitreous.app.report.drawing import COLOURS, INK, new_figure, resolution_axis
 from vitreous.app.report.figure import Figure
 from vitreous.data.table import Table
 from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset, read_tables
 
-_INK, _DATA, _FIT, _WARN = "#222222", "#4c72b0", "#d1495b", "#8a8a8a"
+_DATA, _FIT, _QUIET = COLOURS[:3]
+_SHADE = {"facecolor": "black", "alpha": 0.5, "linewidth": 0}
 
 
 def figures(job_directory: Path, project: Path) -> list[Figure]:
@@ -41,7 +42,7 @@ def _label(rows: Table, name: str, index: int) -> str:
 
 
 def _rings(rows: Table, chosen: dict[str, int], project: Path) -> Figure:
-    figure = MatplotlibFigure(figsize=(4.2 * len(chosen), 4.7))
+    figure = new_figure(4.2 * len(chosen), 4.7)
     for number, (name, index) in enumerate(chosen.items(), 1):
         axes = figure.add_subplot(1, len(chosen), number)
         image, pixel_size = read_image(_image_path(rows, index, project))
@@ -51,11 +52,12 @@ def _rings(rows: Table, chosen: dict[str, int], project: Path) -> Figure:
         # Beyond the fit there is only noise to look at; the eye wants the rings.
         reach = min(nyquist, 1.25 / float(rows["ctf_resolution"][index]))
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="1/Å")
-        axes.text(0.03, 0.96, "measured", transform=axes.transAxes, color="white", va="top", fontsize=9)
-        axes.text(0.97, 0.96, "fit", transform=axes.transAxes, color="white", va="top", ha="right", fontsize=9)
+        axes.text(0.03, 0.96, "measured", transform=axes.transAxes, color="white", va="top", fontsize=9, bbox=_SHADE)
+        axes.text(
+            0.97, 0.96, "fit", transform=axes.transAxes, color="white", va="top", ha="right", fontsize=9, bbox=_SHADE
+        )
         _draw_axis(axes, float(rows["defocus_angle"][index]), reach)
         axes.set_title(_label(rows, name, index), fontsize=9)
-    figure.tight_layout()
     caption = (
         "Power spectra without their background, left half measured, right half the fitted CTF². Rings must go on "
         "across the middle without a step. The tick on the rim marks the direction of defocus U."
@@ -71,7 +73,7 @@ def _draw_axis(axes: Axes, angle: float, reach: float) -> None:
 
 
 def _curves(rows: Table, chosen: dict[str, int], project: Path) -> Figure:
-    figure = MatplotlibFigure(figsize=(9.5, 2.5 * len(chosen)))
+    figure = new_figure(9.5, 2.5 * len(chosen))
     for number, (name, index) in enumerate(chosen.items(), 1):
         axes = figure.add_subplot(len(chosen), 1, number)
         curve = read_tables(_image_path(rows, index, project).with_suffix(".star"))["equiphase"]
@@ -81,18 +83,14 @@ def _curves(rows: Table, chosen: dict[str, int], project: Path) -> Figure:
         scale = float(np.abs(curve["model"]).max()) or 1.0
         axes.plot(k, curve["data"][inside] / scale, color=_DATA, linewidth=1.2, label="spectrum, equiphase average")
         axes.plot(k, curve["model"][inside] / scale, color=_FIT, linewidth=0.9, label="fit")
-        axes.plot(k, curve["local_correlation"][inside], color=_WARN, linewidth=0.9, label="local correlation")
-        axes.axvline(1.0 / resolution, color=_INK, linewidth=0.8, linestyle="--")
-        axes.axhline(0.5, color=_WARN, linewidth=0.5, linestyle=":")
-        axes.set(ylim=(-2.2, 2.2), xlim=(k[0], k[-1]))
+        axes.plot(k, curve["local_correlation"][inside], color=_QUIET, linewidth=0.9, label="local correlation")
+        axes.axvline(1.0 / resolution, color=INK, linewidth=0.8, linestyle="--")
+        axes.axhline(0.5, color=_QUIET, linewidth=0.5, linestyle=":")
+        axes.set_ylim(-2.2, 2.2)
         axes.set_title(_label(rows, name, index).replace("\n", ", "), fontsize=9)
-        ticks = axes.get_xticks()
-        ticks = ticks[(ticks > 0) & (ticks <= k[-1])]
-        axes.set_xticks(ticks, [f"{1 / tick:.1f}" for tick in ticks])
+        resolution_axis(axes, 1.0 / float(k[-1]))
         if number == 1:
             axes.legend(loc="upper right", fontsize=8, ncols=3, frameon=False)
-    axes.set_xlabel("resolution (Å)")
-    figure.tight_layout()
     caption = (
         "One-dimensional Thon rings, averaged along lines of equal CTF phase so that astigmatism does not blur them, "
         "and the fit. The dashed line is where the local correlation falls below 0.5: the resolution of the fit."
@@ -101,7 +99,7 @@ def _curves(rows: Table, chosen: dict[str, int], project: Path) -> Figure:
 
 
 def _spread(rows: Table) -> Figure:
-    figure = MatplotlibFigure(figsize=(9.5, 3.4))
+    figure = new_figure(9.5, 3.4)
     defocus = 0.5e-4 * (rows["defocus_u"] + rows["defocus_v"])
     resolution = rows["ctf_resolution"]
     first = figure.add_subplot(1, 2, 1)
@@ -120,13 +118,12 @@ def _spread(rows: Table) -> Figure:
         linewidths=0,
     )
     limit = 1.15 * max(float(rows["astigmatism"].max()), 100.0)
-    second.axhline(0, color=_WARN, linewidth=0.5)
-    second.axvline(0, color=_WARN, linewidth=0.5)
+    second.axhline(0, color=_QUIET, linewidth=0.5)
+    second.axvline(0, color=_QUIET, linewidth=0.5)
     second.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
     second.set(xlabel="astigmatism · cos 2·angle (Å)", ylabel="astigmatism · sin 2·angle (Å)")
     for axes in (first, second):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
     caption = (
         "Left: how far each micrograph's fit goes, against its defocus; those far below the others are thick ice, "
         "drift or carbon. Right: astigmatism as a vector; one tight cloud is one microscope alignment."
