@@ -1,0 +1,135 @@
+"""Projection against relion_project, reconstruction against relion_reconstruct, on the same files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vitreous.core.ctf import Defocus, Microscope, ctf
+from vitreous.core.fourier import shift_phases, to_real
+from vitreous.core.fsc import fsc
+from vitreous.core.rotations import matrix_to_euler, random_rotations
+from vitreous.data.dataset import Dataset
+from vitreous.data.table import Table
+from vitreous.data.volume import Volume
+from vitreous.io.mrc import read_image, read_map, write_image, write_map
+from vitreous.io.relion import write_dataset
+from vitreous.job import Context
+from vitreous.jobs.reconstruct import ReconstructJob, ReconstructParameters
+from vitreous.kernels.project import prepare_volume, project
+from vitreous.methods.refinement.coefficients import Coefficients
+
+pytestmark = [
+    pytest.mark.relion,
+    pytest.mark.skipif(shutil.which("relion_project") is None, reason="relion is not installed"),
+]
+BOX, PIXEL, N = 64, 2.0, 800
+MICROSCOPE = Microscope(300.0, 2.7, 0.1)
+
+
+def density(generator):
+    """An asymmetric heap of Gaussian blobs with nothing near the edge."""
+    axis = torch.arange(BOX, dtype=torch.float64) - BOX // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    centres = (torch.rand(30, 3, generator=generator, dtype=torch.float64) - 0.5) * 28
+    return sum(torch.exp(-((x - c[0]) ** 2 + (y - c[1]) ** 2 + (z - c[2]) ** 2) / (2 * 0.9**2)) for c in centres)
+
+
+def truth(generator):
+    """Poses, origins and CTF of N particles as a table, and the same as tensors."""
+    rotations = random_rotations(N, generator)
+    rot, tilt, psi = (a.numpy() for a in matrix_to_euler(rotations))
+    uniform = torch.rand(4, N, generator=generator, dtype=torch.float64).numpy()
+    defocus_v = 8000 + 12000 * uniform[0]
+    rows = Table(
+        {
+            "image_name": np.array([f"{i + 1:06d}@particles.mrcs" for i in range(N)], dtype=object),
+            "micrograph_name": np.array(["m.mrc"] * N, dtype=object),
+            "rot": rot,
+            "tilt": tilt,
+            "psi": psi,
+            "origin_x": (uniform[1] - 0.5) * 12,
+            "origin_y": (uniform[2] - 0.5) * 12,
+            "defocus_u": defocus_v + 900,
+            "defocus_v": defocus_v,
+            "defocus_angle": 180 * uniform[3],
+            "phase_shift": np.zeros(N),
+            "optics_group": np.ones(N, dtype=np.int64),
+            "half_set": np.arange(N) % 2 + 1,
+        }
+    )
+    optics = Table(
+        {
+            "optics_group_name": np.array(["one"], dtype=object),
+            "optics_group": np.array([1]),
+            "voltage": np.array([MICROSCOPE.voltage]),
+            "cs": np.array([MICROSCOPE.cs]),
+            "amplitude_contrast": np.array([MICROSCOPE.amplitude_contrast]),
+            "pixel_size": np.array([PIXEL]),
+            "box": np.array([BOX]),
+            "image_dimensionality": np.array([2]),
+        }
+    )
+    return rotations, Dataset("particles", optics, rows)
+
+
+def our_projections(volume, rotations, dataset):
+    coefficients = Coefficients.within(BOX, BOX // 2)
+    slices = project(prepare_volume(volume.to(torch.float32)), rotations, coefficients.coordinates)
+    images_ft = coefficients.scatter(slices)
+    rows = dataset.rows
+    names = ("defocus_u", "defocus_v", "defocus_angle", "phase_shift")
+    defocus = Defocus(*(torch.from_numpy(rows[name]) for name in names))
+    origins = torch.from_numpy(np.stack([rows["origin_y"], rows["origin_x"]], 1)) / PIXEL
+    images_ft = images_ft * ctf((BOX, BOX), PIXEL, MICROSCOPE, defocus) * shift_phases((BOX, BOX), -origins)
+    return to_real(images_ft, (BOX, BOX))
+
+
+def run(command, directory):
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_projections_are_relions(tmp_path: Path, generator):
+    volume = density(generator)
+    rotations, dataset = truth(generator)
+    write_map(tmp_path / "map.mrc", Volume(volume.to(torch.float32), PIXEL))
+    write_dataset(tmp_path / "particles.star", dataset)
+    run(["relion_project", "--i", "map.mrc", "--ang", "particles.star", "--ctf", "--o", "theirs"], tmp_path)
+    theirs = torch.from_numpy(read_image(tmp_path / "theirs.mrcs")[0])
+    ours = our_projections(volume, rotations, dataset)
+    a, b = (v.flatten(1) - v.flatten(1).mean(1, keepdim=True) for v in (ours, theirs))
+    correlation = (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))
+    assert float(correlation.min()) >= 0.999
+    # RELION's projections are normalised differently, by one factor for all.
+    ratio = a.norm(dim=1) / b.norm(dim=1)
+    assert float((ratio / ratio.mean() - 1).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("iterations", [0, 10])
+@pytest.mark.parametrize("symmetry", ["C1", "D2"])
+def test_reconstruction_is_relions(symmetry, iterations, tmp_path: Path, generator):
+    volume = density(generator)
+    rotations, dataset = truth(generator)
+    images = our_projections(volume, rotations, dataset)
+    images += 0.3 * images.std() * torch.randn(images.shape, generator=generator)
+    write_image(tmp_path / "particles.mrcs", images, PIXEL)
+    write_dataset(tmp_path / "particles.star", dataset)
+    run(
+        ["relion_reconstruct", "--i", "particles.star", "--o", "theirs.mrc", "--ctf", "--sym", symmetry],
+        tmp_path,
+    )
+    directory = tmp_path / "Reconstruct" / "job001"
+    context = Context(tmp_path, directory, torch.device("cpu"), 1, 1, 1 << 30)
+    ReconstructJob().run(
+        ReconstructParameters(input="particles.star", symmetry=symmetry, gridding_iterations=iterations), context
+    )
+    ours, theirs = read_map(directory / "map.mrc"), read_map(tmp_path / "theirs.mrc")
+    curve = fsc(ours.density, theirs.density)
+    assert float(curve[1 : int(0.8 * BOX / 2) + 1].min()) >= 0.99
+    assert ours.voxel_size == pytest.approx(theirs.voxel_size)
