@@ -2,7 +2,9 @@
 
 Coarse pass over all (class, orientation, shift) as one matrix product, or over each particle's own candidates;
 the samples that hold `adaptive_fraction` of the weight are looked at again at their oversampled children, all
-coefficients, full precision. Scheres (2012) J. Mol. Biol. 415, 406; J. Struct. Biol. 180, 519.
+coefficients, full precision. A particle whose coarse posterior is broad (more than `oversample_below` samples)
+gains nothing from finer sampling and is weighed at the coarse samples: it is these that would cost the time.
+Scheres (2012) J. Mol. Biol. 415, 406; J. Struct. Biol. 180, 519.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ class Settings:
     coarse_shell: int = 0
     adaptive_fraction: float = 0.999
     max_significant: int = 2**62
+    oversample_below: int = 1000
     low_precision: bool = True
     memory: int = 1 << 30
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -72,11 +75,22 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class Level:
+    """One fineness of sampling: children of the coarse grid (or the coarse grid itself, with one child each)."""
+
+    rotations: Float[Tensor, "r_a 3 3"]
+    shifts: Float[Tensor, "t_b 2"]
+    phases: Complex[Tensor, "t_b m"]
+    orientation_children: int
+    shift_children: int
+
+
+@dataclass(frozen=True)
 class Posterior:
     """The outcome for one batch of particles.
 
-    indices: (n,) which; poses: theirs, at the best sample; samples: weights by fine row of `references`, whose
-    class is row_classes and whose rotation row_rotations (index into Sampling.fine_rotations).
+    indices: (n,) which; poses: theirs, at the best sample; samples: weights by row of `references`, whose class is
+    row_classes and whose rotation row_rotations (index into level.rotations); shifts are those of the level.
     """
 
     indices: NDArray[np.int64]
@@ -86,6 +100,7 @@ class Posterior:
     references: Complex[Tensor, "rows m"]
     row_classes: NDArray[np.int64]
     row_rotations: NDArray[np.int64]
+    level: Level
 
 
 class Expectation:
@@ -102,11 +117,19 @@ class Expectation:
         self.coefficients = Coefficients.within(particles.box, settings.max_shell)
         coarse = settings.coarse_shell or settings.max_shell
         self._n_coarse = self.coefficients.count(coarse)
-        self._coarse_phases = self.coefficients.shift_phases(sampling.shifts).to(settings.device)
-        self.fine_phases = self.coefficients.shift_phases(sampling.fine_shifts).to(settings.device)
+        coarse_phases = self.coefficients.shift_phases(sampling.shifts).to(settings.device)
+        fine_phases = self.coefficients.shift_phases(sampling.fine_shifts).to(settings.device)
+        self.coarse = Level(sampling.rotations, sampling.shifts, coarse_phases, 1, 1)
+        self.fine = Level(
+            sampling.fine_rotations,
+            sampling.fine_shifts,
+            fine_phases,
+            sampling.orientation_children,
+            sampling.shift_children,
+        )
         self._row_prior = prior.log_prior.reshape(-1).to(torch.float32)
         self._coarse_rows: Tensor | None = None
-        self._fine_rows: Tensor | None = None
+        self._level_rows: dict[int, Tensor] = {}
 
     def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
         """Posteriors of these particles, which stand at `poses` (of all particles) now."""
@@ -135,8 +158,13 @@ class Expectation:
         s = self.settings
         images = prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
         samples = self._coarse(indices, images)
-        for first, last in self._fine_batches(samples, len(indices)):
-            yield self._fine(indices, images, samples, poses, first, last)
+        counts = np.bincount(samples.images[samples.entry_pairs()], minlength=len(indices))
+        broad = counts > s.oversample_below
+        for level, members in ((self.coarse, np.flatnonzero(broad)), (self.fine, np.flatnonzero(~broad))):
+            part = _of_images(samples, members)
+            for first, last in self._parts(level, part, len(members)):
+                chosen = members[first:last]
+                yield self._weigh(level, indices[chosen], images.take(chosen), _of_images(samples, chosen), poses)
 
     def _shift_prior(self, indices: NDArray[np.int64], centres: NDArray[np.float64], shifts: Tensor) -> Tensor:
         """Gaussian log-prior (n, T) of the origin that each shift would give a particle."""
@@ -152,7 +180,7 @@ class Expectation:
         if self.prior.candidates is not None:
             return self._coarse_local(indices, low, shift_prior.numpy())
         logits = compare_dense(
-            low, self._all_coarse_rows(), self._coarse_phases[:, : self._n_coarse], low_precision=s.low_precision
+            low, self._all_coarse_rows(), self.coarse.phases[:, : self._n_coarse], low_precision=s.low_precision
         ).transpose(1, 2)  # (n, shifts, rows), contiguous
         logits += shift_prior.to(logits.device)[:, :, None]
         logits += self._row_prior.to(logits.device)
@@ -174,19 +202,18 @@ class Expectation:
         samples = Samples(images, rows, np.arange(n_pairs + 1) * n_shifts, np.tile(np.arange(n_shifts), n_pairs))
         local = Samples(images, compact.astype(np.int64), samples.starts, samples.shifts)
         references = self._slices(unique, self.sampling.rotations, 1, self._n_coarse)
-        gains = compare_sparse(low, references, self._coarse_phases[:, : self._n_coarse], local)
+        gains = compare_sparse(low, references, self.coarse.phases[:, : self._n_coarse], local)
         logits = gains.cpu().numpy().reshape(n_pairs, n_shifts) + shift_prior[images]
         logits += (log_prior + self._row_prior.numpy()[rows])[:, None]
         s = self.settings
         return significant_sparse(samples, logits.reshape(-1), len(indices), s.adaptive_fraction, s.max_significant)
 
-    def _fine_batches(self, samples: Samples, n: int) -> Iterator[tuple[int, int]]:
-        """Runs of images whose fine samples fit in memory together."""
+    def _parts(self, level: Level, samples: Samples, n: int) -> Iterator[tuple[int, int]]:
+        """Runs of images whose samples at this level fit in memory together."""
         first_pairs = np.searchsorted(samples.images, np.arange(n + 1))
-        children = self.sampling.orientation_children * self.sampling.shift_children
         m = len(self.coefficients)
-        size = 24 * children * samples.starts[first_pairs]
-        size = size + 8 * m * self.sampling.orientation_children * np.minimum(first_pairs, 1 << 16)
+        size = 24 * level.orientation_children * level.shift_children * samples.starts[first_pairs]
+        size = size + 8 * m * level.orientation_children * np.minimum(first_pairs, 1 << 16)
         first = 0
         while first < n:
             last = int(np.searchsorted(size, size[first] + self.settings.memory // 2, side="right")) - 1
@@ -194,50 +221,34 @@ class Expectation:
             yield first, last
             first = last
 
-    def _fine(
-        self,
-        indices: NDArray[np.int64],
-        images: PreparedImages,
-        coarse: Samples,
-        poses: Poses,
-        first: int,
-        last: int,
+    def _weigh(
+        self, level: Level, indices: NDArray[np.int64], images: PreparedImages, samples: Samples, poses: Poses
     ) -> Posterior:
-        samples = _of_images(coarse, first, last)
-        mine, chosen = images.take(slice(first, last)), indices[first:last]
-        a, b = self.sampling.orientation_children, self.sampling.shift_children
-        references, rows, compact = self._fine_references(samples.rows)
+        """Weights at the children, on this level, of the samples that the coarse pass kept."""
+        a, b = level.orientation_children, level.shift_children
+        references, rows, compact = self._references_at(level, samples.rows)
         local = Samples(samples.images, compact, samples.starts, samples.shifts, a, b)
-        logits = compare_sparse(mine.masked, references, self.fine_phases, local).cpu().numpy()
+        logits = compare_sparse(images.masked, references, level.phases, local).cpu().numpy()
         pairs = samples.entry_pairs()
         entry_images = samples.images[pairs]
-        shift_prior = self._shift_prior(chosen, mine.centres, self.sampling.fine_shifts).numpy()
-        logits += shift_prior.reshape(len(chosen), -1, b)[entry_images, samples.shifts][:, None, :]
-        logits += self._pair_prior(chosen, samples)[pairs][:, None, None]
-        weighted, best = posterior_weights(local, logits, len(chosen), self.settings.adaptive_fraction)
-        n_rotations = len(self.sampling.rotations)
-        fine_rows = (rows[:, None] * a + np.arange(a)).reshape(-1)
-        best_fine = samples.rows[best.pairs] * a + best.orientation_children
-        shifts = self.sampling.fine_shifts.numpy()
-        old = poses.take(chosen)
+        shift_prior = self._shift_prior(indices, images.centres, level.shifts).numpy()
+        logits += shift_prior.reshape(len(indices), -1, b)[entry_images, samples.shifts][:, None, :]
+        logits += self._pair_prior(indices, samples)[pairs][:, None, None]
+        weighted, best = posterior_weights(local, logits, len(indices), self.settings.adaptive_fraction)
+        n_fine = len(level.rotations)
+        level_rows = (rows[:, None] * a + np.arange(a)).reshape(-1)
+        best_row = samples.rows[best.pairs] * a + best.orientation_children
         new = Poses(
-            classes=best_fine // (n_rotations * a),
-            rotations=self.sampling.fine_rotations.numpy()[best_fine % (n_rotations * a)],
-            origins=mine.centres + shifts[best.shifts],
-            norm=old.norm,
-            log_likelihood=best.log_evidence - _empty_deviance(mine, self.coefficients),
+            classes=best_row // n_fine,
+            rotations=level.rotations.numpy()[best_row % n_fine],
+            origins=images.centres + level.shifts.numpy()[best.shifts],
+            norm=poses.norm[indices],
+            log_likelihood=best.log_evidence - _empty_deviance(images, self.coefficients),
             max_probability=best.weights,
-            n_significant=np.bincount(entry_images, minlength=len(chosen)),
+            n_significant=np.bincount(entry_images, minlength=len(indices)),
         )
-        return Posterior(
-            chosen,
-            new,
-            mine,
-            weighted,
-            references,
-            fine_rows // (n_rotations * a),
-            fine_rows % (n_rotations * a),
-        )
+        row_classes, row_rotations = level_rows // n_fine, level_rows % n_fine
+        return Posterior(indices, new, images, weighted, references, row_classes, row_rotations, level)
 
     def _pair_prior(self, indices: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
         prior = self._row_prior.numpy()[samples.rows]
@@ -252,16 +263,18 @@ class Expectation:
             self._coarse_rows = self._slices(everything, self.sampling.rotations, 1, self._n_coarse)
         return self._coarse_rows
 
-    def _fine_references(self, rows: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
+    def _references_at(
+        self, level: Level, rows: NDArray[np.int64]
+    ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
         """References at the children of coarse rows; the coarse row of each; where each of `rows` stands."""
-        a, m = self.sampling.orientation_children, len(self.coefficients)
+        a, m = level.orientation_children, len(self.coefficients)
         n_rows = self.references.n_classes * len(self.sampling.rotations)
         if self.prior.candidates is None and n_rows * a * m * 8 < self.settings.memory // 4:
-            if self._fine_rows is None:
-                self._fine_rows = self._slices(np.arange(n_rows), self.sampling.fine_rotations, a, m)
-            return self._fine_rows, np.arange(n_rows), rows
+            if a not in self._level_rows:
+                self._level_rows[a] = self._slices(np.arange(n_rows), level.rotations, a, m)
+            return self._level_rows[a], np.arange(n_rows), rows
         unique, compact = np.unique(rows, return_inverse=True)
-        return self._slices(unique, self.sampling.fine_rotations, a, m), unique, compact.astype(np.int64)
+        return self._slices(unique, level.rotations, a, m), unique, compact.astype(np.int64)
 
     def _slices(self, rows: NDArray[np.int64], rotations: Tensor, children: int, m: int) -> Complex[Tensor, "rows m"]:
         """Slices at the children of rows (class * R + coarse rotation), rising."""
@@ -279,11 +292,13 @@ class Expectation:
         return out
 
 
-def _of_images(samples: Samples, first: int, last: int) -> Samples:
-    """The samples of images first .. last, counted from zero."""
-    p, q = np.searchsorted(samples.images, [first, last])
-    e, f = samples.starts[p], samples.starts[q]
-    return Samples(samples.images[p:q] - first, samples.rows[p:q], samples.starts[p : q + 1] - e, samples.shifts[e:f])
+def _of_images(samples: Samples, members: NDArray[np.int64]) -> Samples:
+    """The samples of some images (rising), numbered by their place in `members`."""
+    place = np.searchsorted(members, samples.images)
+    keep = np.isin(samples.images, members)
+    entries = np.repeat(keep, np.diff(samples.starts))
+    starts = np.concatenate([[0], np.cumsum(np.diff(samples.starts)[keep])]).astype(np.int64)
+    return Samples(place[keep].astype(np.int64), samples.rows[keep], starts, samples.shifts[entries])
 
 
 def _candidate_prior(

@@ -146,7 +146,7 @@ def maximise(
             posterior.images.masked,
             posterior.images.unmasked,
             posterior.references,
-            e.fine_phases,
+            posterior.level.phases,
             posterior.samples,
             e.coefficients.shell_starts,
         )
@@ -171,7 +171,7 @@ def _insert(e: Expectation, posterior: Posterior, sums: WeightedSums, accumulato
     classes = posterior.row_classes[sums.rows]
     for k in np.unique(classes):
         members = torch.from_numpy(np.flatnonzero(classes == k))
-        rotations = e.sampling.fine_rotations[torch.from_numpy(posterior.row_rotations[sums.rows])[members]]
+        rotations = posterior.level.rotations[torch.from_numpy(posterior.row_rotations[sums.rows])[members]]
         there = members.to(sums.data.device)
         accumulators.insert(int(k), sums.data[there], sums.power[there], rotations, coordinates)
 
@@ -195,12 +195,12 @@ def _count(e: Expectation, posterior: Posterior, residual: Tensor, statistics: S
     samples = posterior.samples
     entry_pairs = np.repeat(np.arange(samples.n_pairs), np.diff(samples.starts))
     fine = samples.rows[entry_pairs]
-    a, n_rotations = e.sampling.orientation_children, len(e.sampling.rotations)
+    a, n_rotations = posterior.level.orientation_children, len(e.sampling.rotations)
     row = posterior.row_classes[fine] * n_rotations + posterior.row_rotations[fine] // a
     weights = samples.weights.astype(np.float64)
     by_row = np.bincount(row, weights, minlength=statistics.row_weights.numel())
     statistics.row_weights += torch.from_numpy(by_row).reshape(statistics.row_weights.shape)
-    origins = posterior.images.centres[samples.images[entry_pairs]] + e.sampling.fine_shifts.numpy()[samples.shifts]
+    origins = posterior.images.centres[samples.images[entry_pairs]] + posterior.level.shifts.numpy()[samples.shifts]
     if e.prior.origins is not None:
         origins = origins - e.prior.origins[posterior.indices[samples.images[entry_pairs]]]
     statistics.offset_power += float((weights * (origins**2).sum(1)).sum())

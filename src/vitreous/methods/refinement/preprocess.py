@@ -43,14 +43,15 @@ class PreparedImages:
     centres: NDArray[np.float64]
     sigma2: Float[Tensor, "n shells"]
 
-    def take(self, part: slice) -> PreparedImages:
+    def take(self, members: NDArray[np.int64]) -> PreparedImages:
         """Some of the images."""
+        chosen = torch.from_numpy(members).to(self.masked.data.device)
         return PreparedImages(
-            WhitenedImages(self.masked.data[part], self.masked.half_power[part]),
-            WhitenedImages(self.unmasked.data[part], self.unmasked.half_power[part]),
-            self.shell_power[part],
-            self.centres[part],
-            self.sigma2[part],
+            WhitenedImages(self.masked.data[chosen], self.masked.half_power[chosen]),
+            WhitenedImages(self.unmasked.data[chosen], self.unmasked.half_power[chosen]),
+            self.shell_power[chosen],
+            self.centres[members],
+            self.sigma2[chosen],
         )
 
 

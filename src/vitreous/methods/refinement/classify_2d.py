@@ -1,0 +1,236 @@
+"""2D classification by expectation maximisation with a prior on the averages.
+
+Scheres, Valle, Nunez et al. (2005) J. Mol. Biol. 348, 139; Scheres (2012) J. Mol. Biol. 415, 406.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitreous.core.fourier import lowpass, shift_images, to_fourier, to_real
+from vitreous.core.masks import mask_images, soft_sphere
+from vitreous.methods.refinement.class_average import average
+from vitreous.methods.refinement.coefficients import Coefficients
+from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
+from vitreous.methods.refinement.maximisation import AverageSums, Statistics, maximise
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.preprocess import NoiseModel, load_images
+from vitreous.methods.refinement.references import ClassAverages
+from vitreous.methods.refinement.sampling import in_plane_sampling
+from vitreous.methods.refinement.statistics import (
+    class_distribution,
+    initial_noise,
+    log_fraction,
+    new_noise,
+    new_sigma_offset,
+    next_max_shell,
+    resolution_shell,
+    signal_power,
+)
+
+
+@dataclass(frozen=True)
+class Options2D:
+    """Options of 2D classification; defaults are RELION's.
+
+    diameter: of the particle mask (A); psi_step (degrees), offset_range and offset_step (pixels) are those of the
+    coarse grid, before oversampling; ini_high: resolution (A) of the first averages (0: 15% of the diameter).
+    """
+
+    n_classes: int
+    diameter: float
+    iterations: int = 25
+    tau2_fudge: float = 2.0
+    psi_step: float = 12.0
+    offset_range: float = 5.0
+    offset_step: float = 2.0
+    oversampling: int = 1
+    adaptive_fraction: float = 0.999
+    incr_size: int = 10
+    ini_high: float = 0.0
+    centre_classes: bool = True
+    norm_correction: bool = True
+    low_precision: bool = True
+    perturb: float = 0.5
+    padding: int = 2
+    memory: int = 1 << 30
+    seed: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The state after an iteration: all that the next one needs, and what the files tell.
+
+    references: (k, box, box); sigma_offset in pixels; distribution, data_vs_prior, tau2, sigma2: by class (and
+    shell); max_shell: highest shell compared in this iteration; shell: resolution reached.
+    """
+
+    iteration: int
+    poses: Poses
+    references: Float[Tensor, "k box box"]
+    noise: NoiseModel
+    sigma_offset: float
+    distribution: Float[Tensor, "k"]
+    data_vs_prior: Float[Tensor, "k shells"]
+    tau2: Float[Tensor, "k shells"]
+    sigma2: Float[Tensor, "k shells"]
+    max_shell: int
+    shell: int
+    log_likelihood: float = 0.0
+
+    @property
+    def average_max_probability(self) -> float:
+        """Mean over particles of the largest posterior weight."""
+        return float(self.poses.max_probability.mean())
+
+
+def classify_2d(
+    particles: ParticleSet, poses: Poses, options: Options2D, resume: Classification | None = None
+) -> Iterator[Classification]:
+    """Yield the state after each iteration, from `resume` on where it is given.
+
+    Randomness depends on seed and iteration alone, so that a resumed run ends where an uninterrupted one would.
+    """
+    state = resume or start(particles, poses, options)
+    for iteration in range(state.iteration + 1, options.iterations + 1):
+        state = _iterate(particles, replace(state, iteration=iteration), options)
+        yield state
+
+
+def start(particles: ParticleSet, poses: Poses, options: Options2D) -> Classification:
+    """Averages of random subsets, unaligned and low-passed; noise from the images themselves."""
+    generator = _generator(options.seed, 0)
+    radius = options.diameter / (2 * particles.pixel_size)
+    noise = initial_noise(particles, poses, radius, generator, device=options.device)
+    references = _random_averages(particles, poses, options, generator)
+    k, n_shells = options.n_classes, particles.box // 2 + 1
+    zero = torch.zeros(k, n_shells, dtype=torch.float64)
+    shell = max(1, round(particles.box * particles.pixel_size / _ini_high(options, particles.pixel_size)))
+    return Classification(
+        iteration=0,
+        poses=poses,
+        references=references,
+        noise=noise,
+        sigma_offset=10.0 / particles.pixel_size,
+        distribution=torch.full((k,), 1.0 / k, dtype=torch.float64),
+        data_vs_prior=zero,
+        tau2=signal_power(references),
+        sigma2=zero,
+        max_shell=0,
+        shell=shell,
+    )
+
+
+def _iterate(particles: ParticleSet, state: Classification, options: Options2D) -> Classification:
+    box = particles.box
+    max_shell = next_max_shell(state.shell, box, incr_size=options.incr_size)
+    sampling = in_plane_sampling(
+        options.psi_step,
+        options.offset_range,
+        options.offset_step,
+        oversampling=options.oversampling,
+        generator=_generator(options.seed, state.iteration),
+        perturb=options.perturb,
+    )
+    settings = Settings(
+        max_shell=max_shell,
+        mask_radius=options.diameter / (2 * particles.pixel_size),
+        coarse_shell=min(max_shell, sampling.coarse_shell(box, particles.pixel_size, options.diameter)),
+        adaptive_fraction=options.adaptive_fraction,
+        low_precision=options.low_precision,
+        memory=options.memory,
+        device=options.device,
+    )
+    log_prior = log_fraction(state.distribution)[:, None].expand(-1, len(sampling.rotations))
+    prior = Prior(state.noise, state.sigma_offset, log_prior)
+    references = ClassAverages(state.references.to(options.device), max_shell, options.padding)
+    sums = AverageSums(options.n_classes, box, max_shell, options.padding)
+    expectation = Expectation(particles, references, sampling, prior, settings)
+    poses, statistics = maximise(expectation, np.arange(len(particles)), state.poses, sums)
+    if not options.norm_correction:
+        poses = replace(poses, norm=state.poses.norm)
+    return _renew(replace(state, poses=poses, max_shell=max_shell), sums, statistics, particles, options)
+
+
+def _renew(
+    state: Classification, sums: AverageSums, statistics: Statistics, particles: ParticleSet, options: Options2D
+) -> Classification:
+    """New averages, noise and priors from the sums of a pass."""
+    tau2 = signal_power(state.references)
+    solved = [average(sums.classes[k], tau2[k], options.tau2_fudge) for k in range(options.n_classes)]
+    references = _flatten_solvent(torch.stack([one.image for one in solved]), particles.pixel_size, options.diameter)
+    poses = state.poses
+    if options.centre_classes:
+        references, poses = centre_classes(references, poses)
+    data_vs_prior = torch.stack([one.data_vs_prior for one in solved])
+    return replace(
+        state,
+        poses=poses,
+        references=references,
+        noise=new_noise(statistics, particles.box, state.noise),
+        sigma_offset=new_sigma_offset(statistics),
+        distribution=class_distribution(statistics),
+        data_vs_prior=data_vs_prior,
+        tau2=tau2,
+        sigma2=torch.stack([one.sigma2 for one in solved]),
+        shell=resolution_shell(data_vs_prior),
+        log_likelihood=statistics.log_likelihood,
+    )
+
+
+def centre_classes(references: Float[Tensor, "k box box"], poses: Poses) -> tuple[Tensor, Poses]:
+    """Bring each average's centre of positive density to the box centre, and its particles' origins along."""
+    box = references.shape[-1]
+    axis = torch.arange(box, dtype=torch.float32) - box // 2
+    density = references.clamp(min=0.0)
+    total = density.sum((1, 2)).clamp(min=1e-30)
+    centres = torch.stack([(density.sum(2) * axis).sum(1), (density.sum(1) * axis).sum(1)], 1) / total[:, None]
+    centres = centres.clamp(-0.1 * box, 0.1 * box)
+    moved = shift_images(references, -centres)
+    # a feature at c in the average lies at A c in the particle, so the origin that centres it is less by A c
+    c = centres.numpy()[poses.classes].astype(np.float64)
+    along = np.einsum("nij,nj->ni", poses.rotations[:, :2, :2], c[:, ::-1])
+    return moved, replace(poses, origins=poses.origins - along[:, ::-1])
+
+
+def _flatten_solvent(images: Float[Tensor, "k box box"], pixel_size: float, diameter: float) -> Tensor:
+    mask = soft_sphere(images.shape[-1], diameter / (2 * pixel_size))
+    return images * mask
+
+
+def _ini_high(options: Options2D, pixel_size: float) -> float:
+    return options.ini_high or max(4.0 * pixel_size, 0.15 * options.diameter)
+
+
+def _random_averages(
+    particles: ParticleSet, poses: Poses, options: Options2D, generator: torch.Generator
+) -> Float[Tensor, "k box box"]:
+    """Phase-flipping averages of random subsets: sum CTF X / (sum CTF^2 + what keeps the zeros of few images low)."""
+    n, k, box = len(particles), options.n_classes, particles.box
+    classes = torch.randperm(n, generator=generator) % k
+    radius = options.diameter / (2 * particles.pixel_size)
+    everything = Coefficients.within(box, box // 2)
+    data = torch.zeros(k, len(everything), dtype=torch.complex64)
+    weight = torch.zeros(k, len(everything))
+    for indices in np.array_split(np.arange(n), max(1, n // 250)):
+        images, _ = load_images(particles, indices, poses, torch.device("cpu"))
+        packed = everything.gather(to_fourier(mask_images(images, radius)))
+        ctf = particles.ctf(indices, everything)
+        mine = classes[torch.from_numpy(indices)]
+        data.index_add_(0, mine, packed * ctf)
+        weight.index_add_(0, mine, ctf.square())
+    images_ft = everything.scatter(data / (weight + 0.1 * weight.mean(1, keepdim=True)).clamp(min=1e-6))
+    low = lowpass((box, box), particles.pixel_size, _ini_high(options, particles.pixel_size)).to(torch.float32)
+    averages = to_real(images_ft * low, (box, box))
+    return _flatten_solvent(averages, particles.pixel_size, options.diameter)
+
+
+def _generator(seed: int, iteration: int) -> torch.Generator:
+    return torch.Generator().manual_seed(1_000_003 * seed + iteration)
