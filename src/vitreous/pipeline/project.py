@@ -90,6 +90,14 @@ class Project:
                 graph = graph.with_outputs(name, nodes)
             write_graph(self.pipeline, graph)
 
+    def abort(self, name: str) -> None:
+        """Enter a job that nobody works on any more as aborted."""
+        with self._locked():
+            graph = self.graph()
+            process = graph.find(name)
+            if process is not None:
+                write_graph(self.pipeline, graph.with_process(replace(process, status="Aborted")))
+
     def records(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """The project's jobs that have a readable job.yaml, oldest first: directory and record."""
         for process in self.graph().processes:
