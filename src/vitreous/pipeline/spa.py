@@ -48,9 +48,13 @@ class SpaParameters(JobParameters):
     pixel_size_3d: float | None = parameter(
         None, help="pixel size of the refinement (default: what the data support)", unit="A", advanced=True, gt=0
     )
-    n_classes: int | None = parameter(None, help="2D classes (default: by the number of particles)", aliases=("K",), gt=0)
+    n_classes: int | None = parameter(
+        None, help="2D classes (default: by the number of particles)", aliases=("K",), gt=0
+    )
     class2d_iterations: int | None = parameter(None, help="iterations of 2D classification", advanced=True, gt=0)
-    initial_model_iterations: int | None = parameter(None, help="mini-batches of the initial model", advanced=True, gt=0)
+    initial_model_iterations: int | None = parameter(
+        None, help="mini-batches of the initial model", advanced=True, gt=0
+    )
     threshold: float | None = parameter(None, help="threshold of the picker (default: its own)", advanced=True)
 
 
@@ -169,7 +173,9 @@ def _extract_2d(road: SpaRoad) -> dict[str, Any]:
         road.decide("extract-2d", "box", f"{box} px", why)
     rescale = min(box, friendly_size(box * pixel / max(pixel, _PIXEL_2D)))
     binned = box * pixel / rescale
-    road.decide("extract-2d", "pixel size of the 2D classes", f"{binned:.2f} A", f"box {rescale}: quick, and fine enough")
+    road.decide(
+        "extract-2d", "pixel size of the 2D classes", f"{binned:.2f} A", f"box {rescale}: quick, and fine enough"
+    )
     return _extraction(road, box, rescale) | {"coordinates": road.file("pick", "autopick.star")}
 
 
@@ -188,7 +194,8 @@ def _classes(road: SpaRoad) -> dict[str, Any]:
     n_classes = settings.n_classes
     if n_classes is None:
         n_classes = max(_FEWEST_CLASSES, min(_MOST_CLASSES, round(n_particles / _PARTICLES_PER_CLASS)))
-        why = f"{n_particles} particles, about {_PARTICLES_PER_CLASS} a class, between {_FEWEST_CLASSES} and {_MOST_CLASSES}"
+        bounds = f"between {_FEWEST_CLASSES} and {_MOST_CLASSES}"
+        why = f"{n_particles} particles, about {_PARTICLES_PER_CLASS} a class, {bounds}"
         road.decide("classes", "2D classes", n_classes, why)
     values = {
         "input": road.file("extract-2d", "particles.star"),
