@@ -95,7 +95,7 @@ def test_a_job_that_ends_well_leaves_its_record(tmp_path: Path) -> None:
     assert content["metrics"]["resolution_A"] == 3.2
     assert content["metrics"]["peak_rss_gb"] > 0.01
     assert content["quarantined"] == [{"item": "bad.tiff", "reason": "it is empty"}]
-    assert "left out bad.tiff: it is empty" in (run.directory / "run.err").read_text()
+    assert "1 left out" in (run.directory / "run.err").read_text()
     assert "made a file" in (run.directory / "run.out").read_text()
     assert "vitreous fake" in (run.directory / "note.txt").read_text()
     assert (run.directory / "job.star").exists()
