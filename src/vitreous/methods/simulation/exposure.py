@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vitreous.core.ctf import Microscope
 from vitreous.core.fourier import frequency_grid, radius_grid
+from vitreous.data.motion import Motion
 from vitreous.methods.simulation.detector import Detector
 from vitreous.methods.simulation.ice import Ice, IceNoise
-from vitreous.methods.simulation.motion import Motion
+from vitreous.methods.simulation.motion import displacement_model
 from vitreous.methods.simulation.optics import Envelope, Focus, contrast_transfer, damage
 from vitreous.methods.simulation.potential import Projector
 from vitreous.methods.simulation.scene import Scene
@@ -125,14 +126,13 @@ class Specimen:
     def frames(self, motion: Motion) -> Iterator[NDArray[np.float32]]:
         """Noise-free intensities of the frames, moved (y, x)."""
         a = self._acquisition
-        speed = np.gradient(motion.field, axis=0) if motion.n_frames > 1 else np.zeros_like(motion.field)
+        track = motion.global_shifts
+        speed = np.gradient(track, axis=0) if motion.n_frames > 1 else np.zeros_like(track)
         for frame in range(a.n_frames):
             start = a.pre_exposure + frame * a.frame_dose
             contrast = self._contrast(start, start + a.frame_dose, speed[frame]) / self._prefilter
             coefficients = scipy.fft.irfft2(contrast.numpy(), s=self._canvas)
-            model = motion.spatial(frame)
-            model[:, 0] += motion.field[frame]
-            yield 1.0 + warp(coefficients, a.shape, self._margin, model)
+            yield 1.0 + warp(coefficients, a.shape, self._margin, displacement_model(motion, frame))
 
 
 def record_movie(

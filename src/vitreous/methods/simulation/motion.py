@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Spatial terms 1, x, x^2, y, y^2, xy; each times z, z^2, z^3 with z the frame from 0: 18 coefficients an axis.
-N_SPATIAL, N_TEMPORAL = 6, 3
+from vitreous.data.motion import Motion, grid_points, space_basis, time_basis
+
+N_SPATIAL, N_TEMPORAL = 6, 3  # terms of space_basis and time_basis
 
 
 @dataclass(frozen=True)
@@ -30,37 +31,18 @@ class MotionSettings:
     local: float = 3.0
 
 
-@dataclass(frozen=True)
-class Motion:
-    """Displacement of a movie's content in pixels, (x, y).
-
-    field (n_frames, 2): of the whole field, zero in the first frame. coefficients (2, 6, 3): of the local model,
-    for x and y displacement, spatial term, power of z - 1; positions are x / width - 0.5 and y / height - 0.5.
-    """
-
-    field: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
-    shape: tuple[int, int]
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames."""
-        return len(self.field)
-
-    def spatial(self, frame: int) -> NDArray[np.float64]:
-        """Local model at one frame: (2, 6) coefficients of 1, x, x^2, y, y^2, xy."""
-        return self.coefficients @ np.array([frame, frame**2, frame**3], dtype=np.float64)
-
-    def displacement(self, frame: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Displacement (..., 2) as x, y in pixels at positions x, y (pixels) of one frame."""
-        u, v = x / self.shape[1] - 0.5, y / self.shape[0] - 0.5
-        terms = np.stack([np.ones_like(u), u, u * u, v, v * v, u * v], -1)
-        return self.field[frame] + terms @ self.spatial(frame).T
-
-
 def no_motion(n_frames: int, shape: tuple[int, int]) -> Motion:
     """A specimen that stands still."""
-    return Motion(np.zeros((n_frames, 2)), np.zeros((2, N_SPATIAL, N_TEMPORAL)), shape)
+    return Motion(shape, np.zeros((n_frames, 2)), None)
+
+
+def displacement_model(motion: Motion, frame: int) -> NDArray[np.float64]:
+    """Displacement (x, y) in pixels at one frame as (2, 6) coefficients of space_basis, the whole field's included."""
+    model = np.zeros((2, N_SPATIAL))
+    if motion.coefficients is not None:
+        model -= motion.coefficients.reshape(2, N_SPATIAL, N_TEMPORAL) @ time_basis(frame)
+    model[:, 0] -= motion.global_shifts[frame]
+    return model
 
 
 def random_motion(
@@ -83,20 +65,19 @@ def random_motion(
     steps = np.diff(path, prepend=0.0) * settings.drift
     track = np.cumsum(steps[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1), axis=0)
     track[1:] += settings.jitter * rng.standard_normal((n_frames - 1, 2))
-    return Motion(track / pixel_size, _random_deformation(settled, settings.local / pixel_size, rng), shape)
+    local = _random_deformation(settled, settings.local / pixel_size, rng)
+    return Motion(shape, -track / pixel_size, -local.reshape(2, N_SPATIAL * N_TEMPORAL))
 
 
 def _random_deformation(settled: NDArray[np.float64], rms: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Coefficients (2, 6, 3) of a deformation that follows `settled` as nearly as a cubic can; rms in pixels."""
-    z = np.arange(len(settled), dtype=np.float64)
-    powers = np.stack([z, z**2, z**3], 1)
-    temporal = np.linalg.lstsq(powers, settled, rcond=None)[0] if len(z) > 3 else np.zeros(3)
+    powers = time_basis(np.arange(len(settled)))
+    temporal = np.linalg.lstsq(powers, settled, rcond=None)[0] if len(settled) > N_TEMPORAL else np.zeros(N_TEMPORAL)
     spatial = rng.standard_normal((2, N_SPATIAL))
-    spatial[:, 0] = 0.0  # the field's mean motion is the drift's
-    grid = (np.arange(16) + 0.5) / 16 - 0.5
-    u, v = (axis.ravel() for axis in np.meshgrid(grid, grid))
-    terms = np.stack([np.ones_like(u), u, u * u, v, v * v, u * v], 1)
-    # Mean over the field taken out, so that `drift` stays the motion of the whole.
+    points = grid_points((1, 1), 16)
+    terms = space_basis(points[:, 0], points[:, 1], (1, 1))
+    # The mean over the field is taken out, so that `drift` stays the motion of the whole.
+    spatial[:, 0] = 0.0
     spatial[:, 0] = -(terms @ spatial.T).mean(0)
     size = np.sqrt(np.mean(np.sum((terms @ spatial.T) ** 2, axis=1)))
     return spatial[:, :, None] * temporal * (rms / size)

@@ -55,7 +55,7 @@ def splat_volume(points: NDArray[np.float64], weights: NDArray[np.float32], size
     return grid
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def splat_projections(
     positions: NDArray[np.float64],
     weights: NDArray[np.float32],
@@ -71,7 +71,7 @@ def splat_projections(
     n_images, n_channels = rotations.shape[0], weights.shape[1]
     images = np.zeros((n_images, n_channels, size, size), np.float32)
     centre = size // 2
-    for image in numba.prange(n_images):
+    for image in range(n_images):
         r = rotations[image]
         wx, wy = np.empty(6), np.empty(6)
         for atom in range(positions.shape[0]):

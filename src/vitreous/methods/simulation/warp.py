@@ -28,7 +28,7 @@ def _displacement(c: NDArray[np.float64], u: float, v: float) -> float:
     return c[0] + c[1] * u + c[2] * u * u + c[3] * v + c[4] * v * v + c[5] * u * v
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True)
 def warp(
     coefficients: NDArray[np.float32], shape: tuple[int, int], margin: tuple[int, int], model: NDArray[np.float64]
 ) -> NDArray[np.float32]:
@@ -40,7 +40,7 @@ def warp(
     height, width = shape
     rows, columns = coefficients.shape
     out = np.empty((height, width), np.float32)
-    for i in numba.prange(height):
+    for i in range(height):
         wx, wy = np.empty(6), np.empty(6)
         for j in range(width):
             x, y = float(j), float(i)

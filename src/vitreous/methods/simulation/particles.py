@@ -1,0 +1,87 @@
+"""Particle images without a micrograph around them: inverted and normalised, as extraction leaves them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitreous.core.fourier import radius_grid, to_real
+from vitreous.core.masks import distance_grid
+from vitreous.methods.simulation.exposure import Acquisition
+from vitreous.methods.simulation.ice import IceNoise
+from vitreous.methods.simulation.optics import Focus, contrast_transfer, damage
+from vitreous.methods.simulation.potential import Projector
+
+# Defocus spreads a particle over its neighbourhood: images are made this much larger and then cut.
+CANVAS_FACTOR = 2
+
+
+@dataclass(frozen=True)
+class Poses:
+    """rotations (n, 3, 3): volume axes to image axes; offsets (n, 2): x, y in pixels from the box's centre."""
+
+    rotations: Float[Tensor, "n 3 3"]
+    offsets: Float[Tensor, "n 2"]
+
+
+def _crop(images: Tensor, box: int) -> Tensor:
+    start = images.shape[-1] // 2 - box // 2
+    return images[..., start : start + box, start : start + box]
+
+
+def particle_signal(
+    projector: Projector, poses: Poses, focus: Focus, acquisition: Acquisition
+) -> Float[Tensor, "n canvas canvas"]:
+    """Noise-free images with protein white, as a fraction of the mean intensity, on the projector's box.
+
+    Damage is that of the plain sum over the whole exposure.
+    """
+    shape = (projector.box, projector.box)
+    a = acquisition
+    transfer = -contrast_transfer(shape, a.pixel_size, a.microscope, focus, a.envelope)
+    if a.damage:
+        radius = radius_grid(shape, a.pixel_size)
+        fading = damage(radius, a.pre_exposure, a.pre_exposure + a.dose, a.microscope.voltage)
+        transfer = transfer * fading.to(torch.float32)
+    return to_real(projector.transforms(poses.rotations, poses.offsets) * transfer, shape)
+
+
+def particle_noise(
+    n: int, canvas: int, focus: Focus, acquisition: Acquisition, rng: np.random.Generator
+) -> Float[Tensor, "n canvas canvas"]:
+    """Ice seen through the lens and shot noise at the dose, as a fraction of the mean intensity.
+
+    Shot noise of so many electrons a pixel is Gaussian to a good approximation.
+    """
+    shape = (canvas, canvas)
+    a = acquisition
+    transfer = contrast_transfer(shape, a.pixel_size, a.microscope, focus, a.envelope)
+    images = torch.from_numpy(rng.standard_normal((n, canvas, canvas), dtype=np.float32))
+    images /= (a.dose * a.pixel_size**2) ** 0.5
+    for index in range(n):
+        ice = IceNoise(shape, a.pixel_size, a.ice, rng).expose(a.dose)
+        images[index] += torch.fft.irfft2(ice * transfer, s=shape)
+    return images
+
+
+def normalise(images: Float[Tensor, "n box box"], background: float = 0.75) -> Float[Tensor, "n box box"]:
+    """Background (beyond `background` of the half box) to mean 0 and standard deviation 1."""
+    box = images.shape[-1]
+    outside = distance_grid(box) > background * box / 2
+    values = images[:, outside]
+    mean, spread = values.mean(1), values.std(1, correction=0)
+    return (images - mean[:, None, None]) / spread.clamp(min=1e-12)[:, None, None]
+
+
+def particle_images(
+    projector: Projector, poses: Poses, focus: Focus, acquisition: Acquisition, rng: np.random.Generator
+) -> Float[Tensor, "n box box"]:
+    """Noisy, normalised particle images, protein white, of half the projector's box."""
+    box = projector.box // CANVAS_FACTOR
+    images = particle_signal(projector, poses, focus, acquisition)
+    images += particle_noise(len(images), projector.box, focus, acquisition, rng)
+    return normalise(_crop(images, box))
