@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +57,7 @@ class ParticleStack:
         images = np.empty((len(wanted), self._box, self._box), dtype=np.float32)
         order = np.lexsort((self._slice_of[wanted], files))
         bounds = np.flatnonzero(np.diff(files[order], prepend=-1))
-        for start, stop in zip(bounds, [*bounds[1:], len(order)], strict=True):
+        for start, stop in pairwise([*bounds.tolist(), len(order)]):
             rows = order[start:stop]
             images[rows] = self._stack(int(files[rows[0]])).images(self._slice_of[wanted[rows]])
         return torch.from_numpy(images)
