@@ -205,3 +205,7 @@ class PreparedFrames:
         if self._keep:
             self._transforms[number] = transform
         return transform
+
+    def release(self, number: int) -> None:
+        """Let go of a frame that is not needed again."""
+        self._transforms.pop(number, None)

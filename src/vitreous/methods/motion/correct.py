@@ -1,0 +1,165 @@
+"""Motion correction of one movie: frames in, micrograph and motion out."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.data.motion import Motion
+from vitreous.methods.motion.correction import Exposure, SumOptions, Sums, sum_frames
+from vitreous.methods.motion.frames import FrameSource, PreparedFrames
+from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
+from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
+from vitreous.methods.motion.spectra import Band, band_limit, band_of
+from vitreous.methods.motion.trajectories import Fit
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """exposure and sums: see correction. b_factor px^2. patches: (across x, across y), None for automatic.
+
+    group: frames summed before their motion is measured. iterations, tolerance (px): of the fits. find_defects:
+    look for hot and dead pixels. keep_frames: hold the movie in memory (else it is read three times).
+    """
+
+    exposure: Exposure
+    sums: SumOptions = field(default_factory=SumOptions)
+    b_factor: float = 150.0
+    patches: tuple[int, int] | None = None
+    group: int = 1
+    iterations: int = 10
+    tolerance: float = 0.01
+    find_defects: bool = True
+    keep_frames: bool = True
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """sums and motion; uncertainty: rms standard error (px) of the frames' displacements; local: what the patches
+
+    said, or None where there was one patch.
+    """
+
+    sums: Sums
+    motion: Motion
+    uncertainty: float
+    local: LocalFit | None
+
+
+def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
+    """Bytes at the peak of `correct_movie`."""
+    pixels = shape[0] * shape[1]
+    band = band_of(shape, band_limit(b_factor, FIT_SHARPNESS)).cropped
+    cropped = n_frames * band[0] * band[1] * 4
+    # cropped transforms, their aligned copies in the search, or patches (overlapping, in two axes)
+    alignment = int(cropped * 2.7)
+    frames = n_frames * pixels * 4 if keep_frames else 0
+    return frames + max(alignment, 40 * pixels)
+
+
+def correct_movie(
+    source: FrameSource,
+    options: MotionOptions,
+    *,
+    gain: Float[Tensor, "height width"] | None = None,
+    defects: NDArray[np.bool_] | None = None,
+    device: torch.device | None = None,
+) -> Corrected:
+    """Repair, align (whole frames, then patches), undo the motion, sum. Raises ValueError for unusable frames."""
+    if source.n_frames < 1:
+        raise ValueError("there are no frames")
+    frames = PreparedFrames(
+        source,
+        gain=gain,
+        defects=defects,
+        find_defects=options.find_defects,
+        keep=options.keep_frames,
+        device=device,
+        seed=options.seed,
+    )
+    motion, uncertainty, local = measure_motion(frames, options)
+    sums = sum_frames(frames, motion, options.exposure, options.sums)
+    return Corrected(sums, motion, uncertainty, local)
+
+
+def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Motion, float, LocalFit | None]:
+    """The motion in a movie, the standard error of its frames' displacements (px), and what the patches said."""
+    rows, columns = np.nonzero(frames.bad)
+    hot = np.stack([columns, rows], axis=1).astype(np.int64)
+    band = band_of(frames.shape, band_limit(options.b_factor, FIT_SHARPNESS))
+    groups_ft, times = _groups(frames, band, options.group)
+    if len(times) < 2:
+        return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
+    whole = align_frames(groups_ft, band, GlobalOptions(options.b_factor, options.iterations, options.tolerance))
+    moved = whole.parameters.frames
+    patches = options.patches or automatic_patches(frames.shape)
+    local = None
+    if patches[0] * patches[1] > 1:
+        local = align_patches(groups_ft, band, moved, times, LocalOptions(patches, options.b_factor))
+        if local.reason:
+            log.info("global alignment only: %s", local.reason)
+        moved = moved + local.frames
+    return _motion(frames, moved, times, local, hot), _rms(whole), local
+
+
+def _rms(fit: Fit) -> float:
+    return float(fit.uncertainty.square().mean().sqrt())
+
+
+def _groups(
+    frames: PreparedFrames, band: Band, group: int
+) -> tuple[Complex[Tensor, "f height half"], Float[Tensor, "f"]]:
+    """Cropped transforms of sums of consecutive frames, and the frame index at each group's middle.
+
+    A last group that is less than half full joins the one before it.
+    """
+    n = frames.n_frames
+    n_groups = max(1, int(n / group + 0.5))
+    out = torch.zeros(n_groups, band.cropped[0], band.cropped[1] // 2 + 1, dtype=torch.complex64, device=frames.device)
+    member = np.minimum(np.arange(n) // group, n_groups - 1)
+    for number in range(n):
+        out[member[number]] += band.crop(frames.transform(number))
+    times = np.bincount(member, np.arange(n)) / np.bincount(member)
+    return out, torch.from_numpy(times)
+
+
+def _motion(
+    frames: PreparedFrames,
+    moved: Float[Tensor, "f 2"],
+    times: Float[Tensor, "f"],
+    local: LocalFit | None,
+    hot: NDArray[np.int64],
+) -> Motion:
+    """RELION's form: shifts are what is applied, and nothing has moved in the first frame."""
+    tracks = moved.numpy()[None] if local is None else np.concatenate([moved.numpy()[None], local.patch_displacements])
+    numbers = np.arange(frames.n_frames, dtype=np.float64)
+    every = np.stack([_at_frames(track, times.numpy(), numbers) for track in tracks])
+    shifts = -(every[0] - every[0][:1])
+    if local is None:
+        return Motion(frames.shape, shifts, hot_pixels=hot)
+    # In each patch what was measured includes the frames' own change of displacement, which `moved` has taken up.
+    beside = _at_frames(local.frames.numpy(), times.numpy(), numbers)
+    coefficients = None if local.coefficients is None else -local.coefficients
+    patch_shifts = -(every[1:] - beside)
+    return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot)
+
+
+def _at_frames(
+    track: NDArray[np.float64], times: NDArray[np.float64], numbers: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """A track (f, 2) of groups at every frame: straight lines between the groups' middles and beyond the outer ones."""
+    out = np.stack([np.interp(numbers, times, track[:, axis]) for axis in range(2)], axis=1)
+    for end, inner in ((0, 1), (-1, -2)):
+        slope = (track[end] - track[inner]) / (times[end] - times[inner])
+        beyond = numbers < times[0] if end == 0 else numbers > times[-1]
+        out[beyond] = track[end] + (numbers[beyond, None] - times[end]) * slope
+    return out
