@@ -1,16 +1,22 @@
-"""Leave-one-out correlation sums on the CPU: one fused pass a frame, no temporaries of the frames' size."""
+"""Leave-one-out correlation sums on the CPU: one fused pass a frame, no temporaries of the frames' size.
+
+Threads are Python's (the loop leaves the interpreter lock): movies run side by side in one process, which
+numba's own pools do not all allow.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from jaxtyping import Complex, Float
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitreous.kernels.threads import in_threads
 
-@njit(cache=True, fastmath=True, parallel=True)
+
+@njit(cache=True, fastmath=True, nogil=True)
 def _sums(
     frames: NDArray[np.float32],
     w: NDArray[np.float32],
@@ -21,7 +27,7 @@ def _sums(
     out: NDArray[np.float64],
 ) -> None:
     n_patches, n_frames, height = frames.shape[:3]
-    for p in prange(n_patches):
+    for p in range(n_patches):
         cos_x = np.empty((n_frames, qx.size), np.float32)
         sin_x = np.empty((n_frames, qx.size), np.float32)
         for f in range(n_frames):
@@ -98,14 +104,14 @@ def sums(
     w = weights.to(torch.float32).contiguous().numpy()
     # Rows beyond the weights' disc end early.
     used = np.where((w > 0).any(1), w.shape[1] - np.argmax(w[:, ::-1] > 0, axis=1), 0).astype(np.int64)
+    frames = torch.view_as_real(frames_ft.to(torch.complex64).contiguous()).numpy()
+    qy = (2.0 * np.pi * ky.to(torch.float64)).to(torch.float32).numpy()
+    qx = (2.0 * np.pi * kx.to(torch.float64)).to(torch.float32).numpy()
+    d = displacements.to(torch.float64).contiguous().numpy()
     out = np.zeros((*frames_ft.shape[:2], 9))
-    _sums(
-        torch.view_as_real(frames_ft.to(torch.complex64).contiguous()).numpy(),
-        w,
-        (2.0 * np.pi * ky.to(torch.float64)).to(torch.float32).numpy(),
-        (2.0 * np.pi * kx.to(torch.float64)).to(torch.float32).numpy(),
-        displacements.to(torch.float64).contiguous().numpy(),
-        used,
-        out,
-    )
+
+    def part(patches: slice) -> None:
+        _sums(frames[patches], w, qy, qx, d[patches], used, out[patches])
+
+    in_threads(part, len(frames))
     return torch.from_numpy(out)

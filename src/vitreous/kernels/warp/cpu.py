@@ -1,20 +1,24 @@
-"""Spline interpolation on the CPU: one numba pass over the output, rows in parallel."""
+"""Spline interpolation on the CPU: one numba pass over the output, strips of rows in Python threads."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitreous.kernels.threads import in_threads
 
-@njit(cache=True, fastmath=True, parallel=True)
-def _warp(image: NDArray[np.float32], field: NDArray[np.float64], out: NDArray[np.float32]) -> None:
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _warp(
+    image: NDArray[np.float32], field: NDArray[np.float64], out: NDArray[np.float32], first: int, last: int
+) -> None:
     height, width = image.shape
     sixth = np.float32(1.0 / 6.0)
-    for y in prange(height):
+    for y in range(first, last):
         v = y / height - 0.5
         ax = field[0, 0] + field[0, 3] * v + field[0, 4] * v * v
         bx = field[0, 1] + field[0, 5] * v
@@ -65,5 +69,10 @@ def warp(splines: Float[Tensor, "height width"], field: Float[Tensor, "2 6"]) ->
     """See `vitreous.kernels.warp.warp`; float32."""
     image = splines.to(torch.float32).contiguous().numpy()
     out = np.empty_like(image)
-    _warp(image, field.to(torch.float64).contiguous().numpy(), out)
+    polynomial = field.to(torch.float64).contiguous().numpy()
+
+    def part(rows: slice) -> None:
+        _warp(image, polynomial, out, rows.start, rows.stop)
+
+    in_threads(part, len(out))
     return torch.from_numpy(out)

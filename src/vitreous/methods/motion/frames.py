@@ -66,18 +66,35 @@ def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_
     it is exactly zero where a working pixel would hardly ever be (at 32 counts a dead pixel is only 5.7 sigma).
     """
     values = total.cpu().numpy()
-    n = _NEIGHBOURHOOD**2
-    around = (ndimage.uniform_filter(values, _NEIGHBOURHOOD, mode="reflect") * n - values) / (n - 1)
-    residual = values - around
     # The median absolute deviation of a thinned grid is as good and much quicker than of 16 million pixels.
     step = max(1, int(np.sqrt(values.size / 2**20)))
-    sample = residual[::step, ::step]
-    deviation = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
-    bad = np.abs(residual) > sigma * deviation if deviation > 0 else np.zeros(values.shape, dtype=bool)
+    bad = np.zeros(values.shape, dtype=bool)
+    # Twice: a very hot pixel raises the mean around it and makes its neighbours look cold.
+    for _ in range(2):
+        residual = values - _mean_around(values, ~bad)
+        sample = residual[::step, ::step]
+        deviation = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
+        if deviation == 0:
+            break
+        bad = np.abs(residual) > sigma * deviation
+        if not bad.any():
+            break
     mean = float(values[::step, ::step].mean())
     if values.size * np.exp(-max(mean, 0.0)) < 0.01:
         bad |= values == 0
     return np.asarray(bad)
+
+
+def _mean_around(values: NDArray[np.float32], good: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Mean of the good pixels around each pixel, itself left out (the pixel itself where none is good)."""
+    n = _NEIGHBOURHOOD**2
+    mask = good.astype(np.float32)
+    kept = values * mask
+    total = ndimage.uniform_filter(kept, _NEIGHBOURHOOD, mode="reflect") * n - kept
+    if good.all():
+        return total / (n - 1)
+    count = ndimage.uniform_filter(mask, _NEIGHBOURHOOD, mode="reflect") * n - mask
+    return np.where(count > 0.5, total / np.maximum(count, 1.0), values)
 
 
 class Repair:

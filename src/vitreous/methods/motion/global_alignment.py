@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -20,6 +21,8 @@ from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem
 # Cross-spectra are weighted by exp(-sharpness B k^2): strongly low-passed for the search, less for the fit.
 SEARCH_SHARPNESS = 2.0
 FIT_SHARPNESS = 0.5
+# Standard deviations of a correlation map that noise does not reach in ten thousand independent places.
+_CLEAR_PEAK = 6.0
 
 
 @dataclass(frozen=True)
@@ -50,33 +53,42 @@ def align_frames(frames_ft: Complex[Tensor, "f height half"], band: Band, option
 def _search(
     frames_ft: Complex[Tensor, "f height half"], band: Band, options: GlobalOptions, rounds: int = 4
 ) -> Float[Tensor, "f 2"]:
-    """Displacements to the nearest pixel of a strongly low-passed correlation map, a few rounds."""
+    """Displacements to the nearest pixel of a strongly low-passed correlation map, a few rounds.
+
+    A frame whose peak does not stand out of its map is put between its neighbours: noise must not throw it away.
+    """
     device = frames_ft.device
-    weights = band.weights(options.b_factor, SEARCH_SHARPNESS)
+    weights = band.weights(options.b_factor, SEARCH_SHARPNESS).to(device)
     allowed = _allowed(band, options.largest_shift).to(device)
     scale = torch.tensor([s / c for s, c in zip(band.shape, band.cropped, strict=True)], dtype=torch.float64).flip(0)
     found = torch.zeros(frames_ft.shape[0], 2, dtype=torch.float64)
     for _ in range(rounds):
-        aligned = [
-            ft * row * column for ft, (row, column) in zip(frames_ft, _all_phases(band, found, device), strict=True)
-        ]
+        turned = (phases(band, displacement, device) for displacement in found)
+        aligned = [ft * row * column for ft, (row, column) in zip(frames_ft, turned, strict=True)]
         total = torch.stack(aligned).sum(0)
-        moved = torch.zeros_like(found)
+        new, clear = found.clone(), np.zeros(len(found), dtype=bool)
         for f, ft in enumerate(aligned):
-            cross = weights.to(device) * ft * (total - ft).conj()
-            correlation = inverse_real(cross, band.cropped).masked_fill(~allowed, -torch.inf)
-            y, x = divmod(int(correlation.argmax()), band.cropped[1])
-            peak = torch.tensor([_signed(x, band.cropped[1]), _signed(y, band.cropped[0])], dtype=torch.float64)
-            moved[f] = peak * scale
-        found = found + moved
-        found = found - found[0]
+            correlation = inverse_real(weights * ft * (total - ft).conj(), band.cropped)
+            peak, clear[f] = _peak(correlation, allowed)
+            new[f] += peak * scale
+        if not clear.any():
+            return found
+        numbers = np.arange(len(found))
+        for axis in range(2):
+            new[:, axis] = torch.from_numpy(np.interp(numbers, numbers[clear], new[clear, axis].numpy()))
+        moved = new - found
+        found = new - new[0]
         if float((moved - moved.mean(0)).abs().max()) < 2.0 * float(scale.max()):
             break
     return found
 
 
-def _all_phases(band: Band, displacements: Tensor, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-    return [phases(band, d, device) for d in displacements]
+def _peak(correlation: Float[Tensor, "height width"], allowed: Tensor) -> tuple[Float[Tensor, "2"], bool]:
+    """Highest allowed place (x, y) of a correlation map, in its pixels, and whether it stands out of the noise."""
+    y, x = divmod(int(correlation.masked_fill(~allowed, -torch.inf).argmax()), correlation.shape[1])
+    height = float(correlation[y, x] / correlation.square().mean().sqrt())
+    place = [_signed(x, correlation.shape[1]), _signed(y, correlation.shape[0])]
+    return torch.tensor(place, dtype=torch.float64), height > _CLEAR_PEAK
 
 
 def _signed(index: int, size: int) -> int:

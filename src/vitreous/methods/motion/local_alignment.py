@@ -18,15 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.data.motion import space_basis, time_basis
+from vitreous.kernels.alignment import Derivatives
 from vitreous.methods.motion.frames import inverse_real
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS
 from vitreous.methods.motion.spectra import Band, phases
-from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem, fit, likelihood_scale
+from vitreous.methods.motion.trajectories import Parameters, Prior, Problem, fit, fit_model_size, likelihood_scale
 
 # Broad to narrow: a heavy low-pass first, whose peaks are wide enough to lead in from several pixels away.
 _SHARPNESS = (4.0, 1.5, FIT_SHARPNESS)
 _OVERLAP = 1.25  # patches reach this much beyond their cell; the soft edge takes it back
 _EDGE = 0.25  # fraction of a patch that is soft edge
+_LONGEST_PATCH_STEP = 5.0  # px
+_ALIKE = 0.5  # of the field: over such distances local motion is alike
 N_SPACE, N_TIME = 6, 3
 
 
@@ -34,7 +37,8 @@ N_SPACE, N_TIME = 6, 3
 class LocalOptions:
     """patches: (across x, across y). b_factor px^2, tolerance px.
 
-    significance: the model is kept if it raises the log-likelihood by more than chance, in standard deviations.
+    significance: the model is kept if, fitted to one half of the coefficients, it raises the log-likelihood of the
+    other half by at least this.
     largest_residual: rms (px) of the patches' own displacements about the model beyond which it is not believed,
     over and above what their noise explains.
     """
@@ -43,9 +47,17 @@ class LocalOptions:
     b_factor: float = 150.0
     iterations: int = 8
     tolerance: float = 0.02
-    significance: float = 4.0
+    significance: float = 10.0
     largest_residual: float = 1.5
     prior: Prior = field(default_factory=Prior)
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """Transforms of the patches' frames (p, f, height, half) and the band they cover."""
+
+    frames_ft: Complex[Tensor, "p f height half"]
+    band: Band
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,8 @@ class LocalFit:
     """frames: (f, 2) displacement beside the global one; coefficients: (2, 18) displacement model or None.
 
     centres (p, 2) as (x, y) movie pixels; patch_displacements (p, f, 2) beside the global one; residual: rms
-    (px) of these about the model; gain: log-likelihood ratio of model against none; reason: why there is no
-    model ("" if there is).
+    (px) of these about the model; gain: log-likelihood ratio of model against none on coefficients that neither
+    was fitted to; reason: why there is no model ("" if there is).
     """
 
     frames: Float[Tensor, "f 2"]
@@ -66,7 +78,7 @@ class LocalFit:
     reason: str
 
 
-def automatic_patches(shape: tuple[int, int], smallest: int = 160) -> tuple[int, int]:
+def automatic_patches(shape: tuple[int, int], smallest: int = 100) -> tuple[int, int]:
     """(across x, across y): 5 by 5, fewer where patches would be under `smallest` pixels, 1 below three."""
     nx, ny = (min(5, size // smallest) for size in (shape[1], shape[0]))
     return (nx, ny) if min(nx, ny) >= 3 else (1, 1)
@@ -81,16 +93,14 @@ def align_patches(
 ) -> LocalFit:
     """Fit the local model to frames (cropped transforms) whose global displacements are known.
 
-    times: frame index (from 0) of each frame or centre of a group.
+    times: frame index (from 0) of each frame or centre of a group. Raises ValueError for a single patch.
     """
+    if options.patches[0] * options.patches[1] < 2:
+        raise ValueError("local motion needs more than one patch")
     patches_ft, patch_band, centres = cut_patches(frames_ft, band, displacements, options.patches)
     basis, units = _basis(centres, times, band.shape)
-    n_patches, n_frames = patches_ft.shape[:2]
-    none = Problem(patches_ft, Tensor(), patch_band, torch.zeros(n_patches, n_frames, 0, dtype=torch.float64))
-    model = Problem(patches_ft, Tensor(), patch_band, basis)
-    without = _anneal(none, Parameters.zero(n_frames, 0), options, _SHARPNESS[-1:])
-    with_model = _anneal(model, Parameters.zero(n_frames, basis.shape[2]), options, _SHARPNESS)
-    return _judge(model, with_model, without, (centres, units, times), options)
+    fits = _fits(Spectra(patches_ft, patch_band), basis, options)
+    return _judge(fits, centres, units, options)
 
 
 def cut_patches(
@@ -131,81 +141,119 @@ def _taper(size: int) -> Float[Tensor, "size"]:
 def _basis(
     centres: NDArray[np.float64], times: Float[Tensor, "f"], shape: tuple[int, int]
 ) -> tuple[Float[Tensor, "p f m"], NDArray[np.float64]]:
-    """Orthonormal basis of local motion over patches and frames, and the matrix (18, m) to RELION's coefficients.
+    """Basis of local motion over patches and frames, and the matrix (18, m) from its coefficients to RELION's.
 
-    Terms that are the same over the whole field are left to the frames' own shifts. Each vector has unit mean
-    square, so that the prior weighs all alike.
+    Independent coefficients of unit variance give motion of unit mean square that is likely as motion goes: a
+    random walk in time, alike over distances of about half the field. Terms that are the same over the whole
+    field are left to the frames' own shifts.
     """
     space = space_basis(centres[:, 0], centres[:, 1], shape)
     time = time_basis(times.numpy())
-    full = np.einsum("ps,ft->pfst", space, time).reshape(len(space) * len(time), N_SPACE * N_TIME)
+    n, m = len(space) * len(time), N_SPACE * N_TIME
+    full = np.einsum("ps,ft->pfst", space, time).reshape(n, m)
     local = full[:, N_TIME:]
     scale = np.sqrt((local**2).mean(0)) + 1e-30
-    # Differences over the field: what all patches share is not local motion.
-    centred = (local / scale).reshape(len(space), len(time), -1)
-    centred = (centred - centred.mean(0)).reshape(local.shape)
-    _, singular, right = np.linalg.svd(centred, full_matrices=False)
+    _, singular, right = np.linalg.svd(local / scale, full_matrices=False)
     kept = singular > 1e-6 * singular.max()
-    to_unit = (right[kept].T / singular[kept]) * math.sqrt(len(local))
-    units = np.zeros((N_SPACE * N_TIME, int(kept.sum())))
-    units[N_TIME:] = to_unit / scale[:, None]
-    basis = (full @ units).reshape(len(space), len(time), -1)
-    return torch.from_numpy(basis), units
+    orthonormal = np.zeros((m, int(kept.sum())))
+    orthonormal[N_TIME:] = right[kept].T / singular[kept] / scale[:, None]
+    columns = (full @ orthonormal).reshape(len(space), len(time), -1)
+    x, y = centres[:, 0] / shape[1], centres[:, 1] / shape[0]
+    distance2 = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2
+    in_space = np.exp(-0.5 * distance2 / _ALIKE**2)
+    in_time = np.minimum(times.numpy()[:, None], times.numpy())
+    covariance = np.einsum("pfm,pq,fg,qgn->mn", columns, in_space, in_time, columns, optimize=True)
+    values, vectors = np.linalg.eigh(covariance)
+    values = values.clip(min=1e-6 * values.max())
+    units = orthonormal @ (vectors * np.sqrt(values / values.sum() * n))
+    return torch.from_numpy((full @ units).reshape(columns.shape)), units
 
 
-def _anneal(problem: Problem, start: Parameters, options: LocalOptions, sharpness: tuple[float, ...]) -> Fit:
-    parameters = start
-    result: Fit | None = None
-    for value in sharpness:
-        weighted = Problem(
-            problem.frames_ft, problem.band.weights(options.b_factor, value), problem.band, problem.basis
-        )
-        result = fit(weighted, parameters, options.prior, iterations=options.iterations, tolerance=options.tolerance)
-        parameters = result.parameters
-    assert result is not None
-    return result
+@dataclass(frozen=True)
+class _Fits:
+    """The problem at its final weights with and without model, the solution, and the held-out gain."""
+
+    with_model: Problem
+    without: Problem
+    parameters: Parameters
+    gain: float
 
 
-def _judge(
-    problem: Problem,
-    with_model: Fit,
-    without: Fit,
-    geometry: tuple[NDArray[np.float64], NDArray[np.float64], Float[Tensor, "f"]],
-    options: LocalOptions,
-) -> LocalFit:
-    """Keep the model if it says more than chance, and the patches agree with it."""
-    centres, units, _ = geometry
-    weights = problem.band.weights(options.b_factor, FIT_SHARPNESS)
-    final = Problem(problem.frames_ft, weights, problem.band, problem.basis)
-    at_model = final.derivatives(with_model.parameters)
-    plain = Problem(problem.frames_ft, weights, problem.band, problem.basis[..., :0])
-    at_none = plain.derivatives(without.parameters)
-    gain = likelihood_scale(at_model) * 0.5 * float(at_model.value.sum() - at_none.value.sum())
-    n_parameters = 2 * problem.basis.shape[2]
-    chance = 0.5 * (n_parameters + options.significance * math.sqrt(2.0 * n_parameters))
-    step, error = _patch_steps(at_model.gradient, at_model.hessian, at_model.noise)
+def _fits(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> _Fits:
+    """Fit to all coefficients, and for validation to either half, scored on the other."""
+    none = basis[..., :0]
+    everything = torch.ones(spectra.band.cropped[0])
+    halves = _halves(spectra.band.cropped[0])
+    gain = 0.0
+    for here, there in (halves, halves[::-1]):
+        scores = []
+        for model in (basis, none):
+            parameters = _anneal(spectra, model, here, options)
+            scores.append(_problem(spectra, model, there, options, FIT_SHARPNESS).derivatives(parameters))
+        difference = float((scores[0].value - scores[1].value).sum())
+        gain += likelihood_scale(scores[0]) * 0.5 * difference
+    return _Fits(
+        _problem(spectra, basis, everything, options, FIT_SHARPNESS),
+        _problem(spectra, none, everything, options, FIT_SHARPNESS),
+        _anneal(spectra, basis, everything, options),
+        gain,
+    )
+
+
+def _halves(height: int) -> tuple[Float[Tensor, "height"], Float[Tensor, "height"]]:
+    """Two sets of rows in turn, three rows each, with one left out between: windows mix neighbouring coefficients."""
+    phase = torch.arange(height) % 8
+    return (phase < 3).float(), ((phase >= 4) & (phase < 7)).float()
+
+
+def _problem(
+    spectra: Spectra, basis: Tensor, rows: Float[Tensor, "height"], options: LocalOptions, sharpness: float
+) -> Problem:
+    weights = spectra.band.weights(options.b_factor, sharpness) * rows[:, None]
+    return Problem(spectra.frames_ft, weights, spectra.band, basis)
+
+
+def _anneal(spectra: Spectra, basis: Tensor, rows: Float[Tensor, "height"], options: LocalOptions) -> Parameters:
+    """Fit from no motion, broad correlation peaks first (only the last where there is no model to lead)."""
+    parameters = Parameters.zero(basis.shape[1], basis.shape[2])
+    most, tolerance = options.iterations, options.tolerance
+    for sharpness in _SHARPNESS[:-1] if basis.shape[2] else ():
+        problem = _problem(spectra, basis, rows, options, sharpness)
+        parameters = fit(problem, parameters, options.prior, iterations=most, tolerance=tolerance).parameters
+    final = _problem(spectra, basis, rows, options, FIT_SHARPNESS)
+    return fit_model_size(final, parameters, options.prior, iterations=most, tolerance=tolerance).parameters
+
+
+def _judge(fits: _Fits, centres: NDArray[np.float64], units: NDArray[np.float64], options: LocalOptions) -> LocalFit:
+    """Keep the model if it holds for coefficients it has not seen, and the patches agree with it."""
+    step, error = _patch_steps(fits.with_model.derivatives(fits.parameters))
     residual = float(step.square().sum(-1).mean().sqrt())
     excess = math.sqrt(max(residual**2 - float(error.square().mean()), 0.0))
     reason = ""
-    if gain < chance:
-        reason = f"no significant local motion (log-likelihood gain {gain:.0f}, chance gives up to {chance:.0f})"
+    if fits.gain < options.significance:
+        reason = f"no significant local motion (held-out log-likelihood gain {fits.gain:.1f})"
     elif excess > options.largest_residual:
         reason = f"patches disagree with the model by {excess:.2f} px rms"
-    chosen = with_model if not reason else without
-    smooth = final.displacements(with_model.parameters) if not reason else plain.displacements(without.parameters)
-    coefficients = (units @ with_model.parameters.model.numpy()).T if not reason else None
-    return LocalFit(chosen.parameters.frames, coefficients, centres, (smooth + step).numpy(), residual, gain, reason)
+    if not reason:
+        tracks = fits.with_model.displacements(fits.parameters) + step
+        coefficients = (units @ fits.parameters.model.numpy()).T
+        return LocalFit(fits.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "")
+    still = Parameters.zero(step.shape[1], 0)
+    step, _ = _patch_steps(fits.without.derivatives(still))
+    return LocalFit(still.frames, None, centres, step.numpy(), residual, fits.gain, reason)
 
 
-def _patch_steps(gradient: Tensor, hessian: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def _patch_steps(at: Derivatives) -> tuple[Float[Tensor, "p f 2"], Float[Tensor, "p f"]]:
     """Newton step of every single patch and frame (p, f, 2) and its standard error (p, f).
 
-    The curvature is averaged over frames of a patch: that of one frame is as noisy as its peak.
+    The curvature is averaged over frames of a patch: that of one frame is as noisy as its peak. Where a patch
+    says nothing the step is cut.
     """
-    curvature = -hessian.mean(1, keepdim=True)
+    curvature = -at.hessian.mean(1, keepdim=True)
     values, vectors = torch.linalg.eigh(curvature)
     values = values.clamp(min=1e-3 * float(values.abs().max()))
     inverse = (vectors / values[..., None, :]) @ vectors.transpose(-1, -2)
-    step = (inverse @ gradient[..., None])[..., 0]
-    covariance = inverse @ noise @ inverse
+    step = (inverse @ at.gradient[..., None])[..., 0]
+    covariance = inverse @ at.noise @ inverse
+    step = step * (_LONGEST_PATCH_STEP / step.norm(dim=-1, keepdim=True).clamp(min=_LONGEST_PATCH_STEP))
     return step, covariance.diagonal(dim1=-2, dim2=-1).sum(-1).clamp(min=0.0).sqrt()

@@ -8,7 +8,8 @@ accelerations and the model's size takes over exactly where the images say nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Complex, Float
@@ -20,13 +21,14 @@ from vitreous.methods.motion.spectra import Band
 # A step longer than this (pixels, largest over frames) is shortened: the quadratic form holds only nearby.
 _LONGEST_STEP = 3.0
 _FLOOR = 1e-3  # smallest curvature kept, relative to the largest
+_SMALLEST_MODEL = 0.02  # px: local motion below this is none
 
 
 @dataclass(frozen=True)
 class Prior:
     """acceleration: standard deviation of the change of velocity, pixels per group of frames squared.
 
-    model: standard deviation of the local displacement over field and time, pixels.
+    model: standard deviation of each coefficient of the local model, pixels (see `fit_model_size`).
     """
 
     acceleration: float = 2.0
@@ -78,7 +80,8 @@ class Fit:
     """What was fitted. log_likelihood: quasi log-likelihood, differences of which mean something.
 
     uncertainty: (f,) standard error of a frame's displacement in pixels (x and y together, as rms).
-    step: largest change in the last iteration, pixels. iterations: how many were done.
+    step: largest change in the last iteration, pixels. iterations: how many were done. model_variance: mean
+    posterior variance of the model's coefficients, pixels^2.
     """
 
     parameters: Parameters
@@ -86,6 +89,7 @@ class Fit:
     uncertainty: Float[Tensor, "f"]
     step: float
     iterations: int
+    model_variance: float
 
 
 def likelihood_scale(at: Derivatives) -> float:
@@ -120,7 +124,29 @@ def fit(problem: Problem, start: Parameters, prior: Prior, *, iterations: int = 
         if longest < tolerance:
             break
     scale = likelihood_scale(at)
-    return Fit(parameters, scale * 0.5 * float(at.value.sum()), _uncertainty(at), longest, done)
+    variance = _model_variance(problem, at, prior, scale)
+    return Fit(parameters, scale * 0.5 * float(at.value.sum()), _uncertainty(at), longest, done, variance)
+
+
+def fit_model_size(
+    problem: Problem, start: Parameters, prior: Prior, *, iterations: int = 8, tolerance: float = 0.01, rounds: int = 6
+) -> Fit:
+    """As `fit`, with the size of the local motion (prior.model) taken from the movie itself.
+
+    Empirical Bayes (MacKay (1992) Neural Comput. 4, 415): the coefficients' variance is set to their mean square
+    plus their posterior variance until it no longer changes. Noise then shrinks the model instead of bending it.
+    """
+    result = fit(problem, start, prior, iterations=iterations, tolerance=tolerance)
+    if not problem.basis.shape[2]:
+        return result
+    for _ in range(rounds):
+        size = math.sqrt(float(result.parameters.model.square().mean()) + result.model_variance)
+        change = abs(math.log(size / prior.model))
+        prior = replace(prior, model=max(size, _SMALLEST_MODEL))
+        if change < 0.1 or size < _SMALLEST_MODEL:
+            break
+        result = fit(problem, result.parameters, prior, iterations=iterations, tolerance=tolerance)
+    return result
 
 
 def _objective(at: Derivatives, parameters: Parameters, prior: Prior, scale: float) -> float:
@@ -138,36 +164,62 @@ def _second_differences(n: int) -> Float[Tensor, "k n"]:
     return rows
 
 
-def _newton_step(problem: Problem, at: Derivatives, parameters: Parameters, prior: Prior, scale: float) -> Parameters:
-    """One Gauss-Newton step on the penalised likelihood for frames and model of both axes.
-
-    The reference moves with the frames, so only motion relative to each patch's mean counts: the design is
-    centred over frames, which is the full Hessian for frames of equal signal.
-    """
-    n_patches, n_frames, n_model = problem.basis.shape
-    frames = torch.eye(n_frames, dtype=torch.float64).expand(n_patches, -1, -1)
-    design = torch.cat([frames, problem.basis], dim=2)
-    centred = design - design.mean(1, keepdim=True)
-    gradient = torch.einsum("pfa,pfm->am", at.gradient * scale, design)
-    curvature = -scale * at.hessian
-    normal = torch.einsum("pfab,pfm,pfn->ambn", curvature, centred, centred)
+def _penalty(problem: Problem, prior: Prior) -> Float[Tensor, "n n"]:
+    """Inverse covariance of the prior over frames and model of one axis."""
+    _, n_frames, n_model = problem.basis.shape
     n = n_frames + n_model
     second = _second_differences(n_frames)
     penalty = torch.zeros(n, n, dtype=torch.float64)
     penalty[:n_frames, :n_frames] = second.T @ second / prior.acceleration**2
     penalty[n_frames:, n_frames:] = torch.eye(n_model, dtype=torch.float64) / prior.model**2
-    state = torch.cat([parameters.frames, parameters.model]).T
-    gradient = gradient - state @ penalty
+    return penalty
+
+
+def _design(problem: Problem) -> Float[Tensor, "p f n"]:
+    n_patches, n_frames, _ = problem.basis.shape
+    frames = torch.eye(n_frames, dtype=torch.float64).expand(n_patches, -1, -1)
+    return torch.cat([frames, problem.basis], dim=2)
+
+
+def _normal_matrix(problem: Problem, at: Derivatives, prior: Prior, scale: float) -> Float[Tensor, "m m"]:
+    """Curvature of the penalised likelihood in all parameters, x before y.
+
+    The reference moves with the frames, so only motion relative to each patch's mean counts: the design is
+    centred over frames, which gives the full Hessian for frames of equal signal.
+    """
+    design = _design(problem)
+    centred = design - design.mean(1, keepdim=True)
+    normal = torch.einsum("pfab,pfm,pfn->ambn", -scale * at.hessian, centred, centred)
+    penalty = _penalty(problem, prior)
     for axis in range(2):
         normal[axis, :, axis, :] += penalty
-    matrix = normal.reshape(2 * n, 2 * n)
-    values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.T))
+    matrix = normal.reshape(2 * len(penalty), 2 * len(penalty))
+    return 0.5 * (matrix + matrix.T)
+
+
+def _newton_step(problem: Problem, at: Derivatives, parameters: Parameters, prior: Prior, scale: float) -> Parameters:
+    """One Gauss-Newton step on the penalised likelihood for frames and model of both axes."""
+    n_frames = len(parameters.frames)
+    state = torch.cat([parameters.frames, parameters.model]).T
+    gradient = torch.einsum("pfa,pfm->am", at.gradient * scale, _design(problem)) - state @ _penalty(problem, prior)
+    values, vectors = torch.linalg.eigh(_normal_matrix(problem, at, prior, scale))
     # Far from the peak the curvature can have the wrong sign: go uphill all the same. The floor also takes care
     # of the one direction that is not determined, a common shift of all frames.
-    floor = _FLOOR * float(values.abs().max())
-    step = vectors @ ((vectors.T @ gradient.reshape(-1)) / values.abs().clamp(min=max(floor, 1e-30)))
-    step = step.reshape(2, n).T
+    floor = max(_FLOOR * float(values.abs().max()), 1e-30)
+    step = vectors @ ((vectors.T @ gradient.reshape(-1)) / values.abs().clamp(min=floor))
+    step = step.reshape(2, -1).T
     return Parameters(step[:n_frames], step[n_frames:])
+
+
+def _model_variance(problem: Problem, at: Derivatives, prior: Prior, scale: float) -> float:
+    """Mean posterior variance of the model's coefficients."""
+    n_frames, n_model = problem.basis.shape[1:]
+    if not n_model:
+        return 0.0
+    values, vectors = torch.linalg.eigh(_normal_matrix(problem, at, prior, scale))
+    inverse = 1.0 / values.abs().clamp(min=1e-9 * float(values.abs().max()))
+    variance = (vectors.square() @ inverse).reshape(2, -1)[:, n_frames:]
+    return min(float(variance.mean()), prior.model**2)
 
 
 def _uncertainty(at: Derivatives) -> Float[Tensor, "f"]:
