@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitreous.core.errors import InputError
+from vitreous.core.symmetry import canonical_name
 from vitreous.io.movies import open_movie
 from vitreous.io.relion import read_dataset
 from vitreous.job import JobParameters, parameter
@@ -64,12 +65,28 @@ SpaRoad = Road[SpaParameters]
 def run_spa(root: str | Path, settings: SpaParameters, hooks: Hooks | None = None) -> SpaRoad:
     """Take movies to a map in the project `root`; goes on where an earlier run stopped.
 
-    Raises InputError before anything starts where there are no movies.
+    Raises InputError before anything starts where movies, symmetry or files are wrong.
     """
+    check(settings)
     project = Project(root).create()
     road = Road(project, settings)
     how = {name: getattr(settings, name) for name in JobParameters.model_fields}
     return follow(STEPS, road, how, hooks or Hooks())
+
+
+def check(settings: SpaParameters) -> None:
+    """What can be known to be wrong before anything starts. Raises InputError."""
+    canonical_name(settings.symmetry)
+    pattern = Path.cwd() / settings.movies
+    if not any(pattern.parent.glob(pattern.name)):
+        raise InputError(f"--movies {settings.movies}", "no file fits this pattern", "Quote it; check the directory")
+    for name in ("gain", "defects", "mtf"):
+        file = getattr(settings, name)
+        if file and not Path(_absolute(file)).is_file():
+            raise InputError(f"--{name} {file}", "there is no such file", "Check the name and the directory")
+    if settings.box and settings.box * settings.pixel_size < settings.particle_diameter:
+        size = settings.box * settings.pixel_size
+        raise InputError("--box", f"is {size:.0f} A wide, less than the particle", "1.5 diameters are usual")
 
 
 def link_movies(project: Project, pattern: str) -> str:
@@ -79,8 +96,6 @@ def link_movies(project: Project, pattern: str) -> str:
     """
     path = Path(pattern)
     absolute = path if path.is_absolute() else Path.cwd() / path
-    if not any(absolute.parent.glob(absolute.name)):
-        raise InputError(pattern, "no file fits this pattern", "Put it in quotes, and check the directory")
     folder = absolute.parent.resolve()
     if folder.is_relative_to(project.root):
         return str(folder.relative_to(project.root) / absolute.name)

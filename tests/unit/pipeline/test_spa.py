@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vitreous.core.errors import InputError
 from vitreous.pipeline.project import Project
-from vitreous.pipeline.spa import friendly_size, link_movies
+from vitreous.pipeline.spa import SpaParameters, friendly_size, link_movies, run_spa
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 2), (63.2, 64), (65, 72), (195, 200), (256, 256), (257, 270)])
@@ -35,6 +37,28 @@ def test_movies_inside_the_project_are_left_where_they_are(tmp_path: Path) -> No
     assert link_movies(project, str(tmp_path / "raw/*.tiff")) == "raw/*.tiff"
 
 
-def test_no_movies(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no file fits"):
-        link_movies(Project(tmp_path).create(), str(tmp_path / "*.tiff"))
+def settings(tmp_path: Path, **changes: Any) -> SpaParameters:
+    (tmp_path / "a.tiff").touch()
+    values = {
+        "movies": str(tmp_path / "*.tiff"),
+        "pixel_size": 1.0,
+        "voltage": 300.0,
+        "dose": 1.0,
+        "particle_diameter": 120.0,
+    }
+    return SpaParameters(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"movies": "nowhere/*.tiff"}, "no file fits"),
+        ({"symmetry": "Q7"}, "unknown point group 'Q7'"),
+        ({"gain": "gone.mrc"}, "--gain gone.mrc: there is no such file"),
+        ({"box": 64}, "--box: is 64 A wide, less than the particle"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=re.escape(words)):
+        run_spa(tmp_path / "project", settings(tmp_path, **changes))
+    assert not (tmp_path / "project").exists()

@@ -26,6 +26,13 @@ _UNITS = {
     "um": "µm",
     "percent": "%",
 }
+_WORDS = {
+    "seconds": ("time", "s"),
+    "peak_rss_gb": ("memory at most", "GB"),
+    "fsc143_resolution_A": ("resolution (FSC 0.143)", "Å"),
+    "fsc05_resolution_A": ("resolution (FSC 0.5)", "Å"),
+    "truth_fsc05_resolution_A": ("agreement with the truth (FSC 0.5)", "Å"),
+}
 _WIDE_BYTES = 24  # where a PNG's header keeps its width and height
 
 
@@ -96,12 +103,11 @@ def tiles_html(figures: Iterable[tuple[str, str, str]]) -> str:
 
 def split_unit(name: str) -> tuple[str, str]:
     """A metric's name into words and unit: fsc143_resolution_A -> ("fsc143 resolution", "Å")."""
+    if name in _WORDS:
+        return _WORDS[name]
     head, _, tail = name.rpartition("_")
-    if name == "seconds":
-        return "time", "s"
-    if tail in _UNITS and head:
-        return head.replace("_", " "), _UNITS[tail]
-    return name.replace("_", " "), ""
+    words, unit = (head, _UNITS[tail]) if tail in _UNITS and head else (name, "")
+    return words.removeprefix("n_").replace("_", " "), unit
 
 
 def number(value: object) -> str:

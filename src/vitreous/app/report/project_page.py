@@ -11,7 +11,7 @@ import numpy as np
 
 from vitreous.app.report.job_page import footer_html
 from vitreous.app.report.map_view import map_view_html
-from vitreous.app.report.page import figures_html, job_figures, number, page, table_html, tiles_html
+from vitreous.app.report.page import figures_html, job_figures, number, page, split_unit, table_html, tiles_html
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
 from vitreous.io.mrc import read_map
@@ -90,8 +90,10 @@ def _summary(steps: dict[str, Any], metrics: dict[str, Any], truth: dict[str, An
         tiles.append((f"{max(peaks):.2f}", "GB", "memory at most"))
     html = tiles_html(tiles)
     if truth:
-        rows = [(escape(name.replace("_", " ")), number(value)) for name, value in truth.items()]
-        html += "<h3>Against the truth of the simulation</h3>" + table_html(("figure", "value"), rows, (1,))
+        found = [(*split_unit(name), number(value)) for name, value in truth.items() if value is not None]
+        html += "<h3>Against the truth of the simulation</h3>" + tiles_html(
+            (value, unit, words) for words, unit, value in found
+        )
     return html
 
 

@@ -86,10 +86,11 @@ def test_a_page_is_self_contained_and_escapes() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("fsc143_resolution_A", ("fsc143 resolution", "Å")),
+        ("fsc143_resolution_A", ("resolution (FSC 0.143)", "Å")),
         ("seconds", ("time", "s")),
-        ("peak_rss_gb", ("peak rss", "GB")),
-        ("n_particles", ("n particles", "")),
+        ("motion_rms_error_A", ("motion rms error", "Å")),
+        ("b_factor_A2", ("b factor", "Å²")),
+        ("n_particles", ("particles", "")),
     ],
 )
 def test_units_from_names(name: str, expected: tuple[str, str]) -> None:
