@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cache
@@ -83,6 +84,16 @@ class Context:
     def relative(self, path: Path) -> str:
         """A path as it is to stand in a STAR file."""
         return str(Path(path).resolve().relative_to(self.project.resolve()))
+
+    def place_of(self, name: str) -> Path:
+        """Where results of a file go, without its suffix: its path below the job that made it, in this job's folder.
+
+        MotionCorr/job002/movies/a.mrc -> AutoPick/job008/movies/a; what comes from outside goes by its name alone.
+        """
+        below = Path(re.sub(r"^[^/]+/job\d+/", "", name))
+        if below.is_absolute() or ".." in below.parts:
+            below = Path(below.name)
+        return (self.directory / below).with_suffix("")
 
 
 @dataclass

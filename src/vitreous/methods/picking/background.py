@@ -69,7 +69,8 @@ def find_contamination(
     if count:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        bad = (sizes > 1.2 * np.pi * (0.5 * diameter_px) ** 2)[labels]
+        # A lone strong particle, blurred by the averages above, covers a disc of about its own diameter in radius.
+        bad = (sizes > np.pi * (1.2 * diameter_px) ** 2)[labels]
     if not bad.any():
         return bad
     return ndimage.distance_transform_edt(~bad) <= 0.5 * diameter_px

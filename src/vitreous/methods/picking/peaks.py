@@ -18,9 +18,7 @@ def local_maxima(
     return np.stack([y, x], axis=1)[order]
 
 
-def refine_maxima(
-    scores: Float[np.ndarray, "height width"], peaks: Int[np.ndarray, "n 2"]
-) -> Float[np.ndarray, "n 2"]:
+def refine_maxima(scores: Float[np.ndarray, "height width"], peaks: Int[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
     """Vertices of the parabolas through each maximum and its neighbours along y and x: at most half a pixel away."""
     refined = peaks.astype(np.float64)
     for axis in (0, 1):

@@ -15,9 +15,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize, stats
 
-
 # Humps closer than this many (common) standard deviations are one hump with a tail.
 _LEAST_SEPARATION = 1.5
+# Share of candidates that are neither (dirt, detector faults), spread evenly over all scores.
+_STRAY_SHARE = 0.01
 # How far mode/scale of the noise may stray from its law (particles crowd the noise between them).
 _RATIO_SPREAD = 0.05
 
@@ -42,14 +43,14 @@ class ScoreModel:
         """Whether the scores show particles at all."""
         return self.share > 0.0
 
-    def noise_above(self, score: Float[np.ndarray, "n"] | float) -> Float[np.ndarray, "n"]:
+    def noise_above(self, score: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Share of all candidates that are noise above score."""
         squared = np.square(np.maximum(score, 0.0))
-        return (1.0 - self.share) * stats.gumbel_r.sf(squared, self.noise_mode, self.noise_scale)
+        return (1.0 - self.share) * np.asarray(stats.gumbel_r.sf(squared, self.noise_mode, self.noise_scale))
 
-    def particles_above(self, score: Float[np.ndarray, "n"] | float) -> Float[np.ndarray, "n"]:
+    def particles_above(self, score: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
         """Share of all candidates that are particles above score."""
-        return self.share * stats.norm.sf(score, self.mean, max(self.spread, 1e-9))
+        return self.share * np.asarray(stats.norm.sf(score, self.mean, max(self.spread, 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -85,37 +86,51 @@ def fit_scores(scores: Float[np.ndarray, "n"], law: NoiseLaw) -> ScoreModel:
     if len(scores) < 12:
         raise ValueError(f"{len(scores)} candidates are too few to tell particles from noise")
     floor = 0.05 * float(np.std(scores)) + 1e-9
+    stray = np.log(_STRAY_SHARE / max(float(np.ptp(scores)), 1e-9))
 
     def prior(mode: float, scale: float) -> float:
         return float(0.5 * ((mode / scale - law.mode / law.scale) / _RATIO_SPREAD) ** 2)
 
     def mixture_cost(p: Float[np.ndarray, "5"]) -> float:
         _, mode, scale, _, _ = _unpack(p, floor)
-        return float(-np.logaddexp(*_log_densities(scores, p, floor)).sum()) + prior(mode, scale)
+        return _cost(np.logaddexp(*_log_densities(scores, p, floor)), stray) + prior(mode, scale)
 
     def noise_cost(p: Float[np.ndarray, "2"]) -> float:
         scale = float(np.exp(p[1]))
-        return float(-_log_noise(scores, p[0], scale).sum()) + prior(p[0], scale)
+        return _cost(_log_noise(scores, p[0], scale), stray) + prior(p[0], scale)
 
     own = NoiseLaw.of(scores)
     noise = optimize.minimize(noise_cost, [own.mode, np.log(own.scale)], method="L-BFGS-B")
     starts = [_start(scores, cut) for cut in (*np.quantile(scores, [0.3, 0.5, 0.7, 0.85, 0.95]), _otsu(scores))]
     fits = [optimize.minimize(mixture_cost, start, method="L-BFGS-B", options={"maxiter": 300}) for start in starts]
-    best = min(fits, key=lambda fit: float(fit.fun))
-    share, mode, scale, mean, spread = _unpack(best.x, floor)
-    own_mean, own_spread = NoiseLaw(mode, scale).moments()
-    separation = (mean - own_mean) / np.sqrt(0.5 * (own_spread**2 + spread**2))
     law_mean, law_spread = law.moments()
-    gain = 2.0 * float(noise.fun - best.fun)
-    if gain < 3.0 * np.log(len(scores)) or separation < _LEAST_SEPARATION or mean < law_mean + law_spread:
-        mode, scale = float(noise.x[0]), float(np.exp(noise.x[1]))
-        return ScoreModel(mode, scale, 0.0, float(np.sqrt(max(mode, 0.0))), 0.0, 0.0)
+    models = [(float(fit.fun), _model(fit.x, floor)) for fit in fits]
+    # The laws can swap roles (noise's tail posing as particles and the bulk as a hump below): no answer either.
+    honest = [one for one in models if one[1].separation > _LEAST_SEPARATION and one[1].mean > law_mean + law_spread]
+    if honest:
+        cost, model = min(honest, key=lambda one: one[0])
+        if 2.0 * (float(noise.fun) - cost) > 3.0 * np.log(len(scores)):
+            return model
+    mode, scale = float(noise.x[0]), float(np.exp(noise.x[1]))
+    return ScoreModel(mode, scale, 0.0, float(np.sqrt(max(mode, 0.0))), 0.0, 0.0)
+
+
+def _model(p: Float[np.ndarray, "5"], floor: float) -> ScoreModel:
+    share, mode, scale, mean, spread = _unpack(p, floor)
+    noise_mean, noise_spread = NoiseLaw(mode, scale).moments()
+    separation = (mean - noise_mean) / np.sqrt(0.5 * (noise_spread**2 + spread**2))
     return ScoreModel(mode, scale, share, mean, spread, float(separation))
 
 
+def _cost(log_density: Float[np.ndarray, "n"], stray: float) -> float:
+    """Minus log-likelihood with a thin even layer of strays, so that one odd score cannot bend the fit."""
+    return float(-np.logaddexp(log_density, stray).sum())
+
+
 def _unpack(p: Float[np.ndarray, "5"], floor: float) -> tuple[float, float, float, float, float]:
-    weight = 1.0 / (1.0 + np.exp(-np.clip(p[0], -20, 20)))
-    return float(weight), float(p[1]), float(floor + np.exp(p[2])), float(p[3]), float(floor + np.exp(p[4]))
+    share = 1.0 / (1.0 + np.exp(-np.clip(p[0], -20, 20)))
+    noise_scale, spread = floor + np.exp(np.minimum(p[[2, 4]], 20.0))
+    return float(share), float(p[1]), float(noise_scale), float(p[3]), float(spread)
 
 
 def _log_densities(
@@ -188,8 +203,9 @@ def _valley(scores: Float[np.ndarray, "n"], low: float, high: float) -> float:
     return float(grid[np.argmax(density <= density[lowest] + 0.05 * hump)])
 
 
-def upper_limit(model: ScoreModel, deviations: float) -> float:
-    """Score beyond which a pick is too strong to be a particle: `deviations` above the particles' mean."""
-    if not model.found:
+def upper_limit(picks: Float[np.ndarray, "n"], deviations: float) -> float:
+    """Score beyond which a pick is too strong to be a particle: deviations (robust) above the median of the picks."""
+    if deviations <= 0 or len(picks) < 10:
         return float("inf")
-    return model.mean + deviations * model.spread
+    middle = float(np.median(picks))
+    return middle + deviations * 1.4826 * float(np.median(np.abs(picks - middle)))

@@ -1,0 +1,241 @@
+"""Pick particles: Laplacian of Gaussian, weighted by each micrograph's CTF, with an automatic threshold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitreous.core.ctf import Defocus, Microscope
+from vitreous.core.errors import InputError
+from vitreous.data.dataset import Dataset
+from vitreous.data.table import Table
+from vitreous.io.mrc import read_image
+from vitreous.io.relion import read_dataset, read_tables, write_tables
+from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.methods.picking.pick import Candidates, Lens, PickingRecipe, find_candidates
+from vitreous.methods.picking.selection import Cut, choose_cuts
+from vitreous.methods.picking.threshold import NoiseLaw
+from vitreous.runtime.progress import track
+
+log = logging.getLogger(__name__)
+COORDINATES_NODE = "MicrographCoordsGroup.star.relion.autopick"
+
+
+class AutopickParameters(JobParameters):
+    """What `autopick` takes."""
+
+    input: str = parameter(help="STAR file of micrographs with their CTF", aliases=("i",))
+    diameter_min: float = parameter(help="smallest particle diameter", unit="A", aliases=("LoG_diam_min",), gt=0)
+    diameter_max: float = parameter(help="largest particle diameter", unit="A", aliases=("LoG_diam_max",), gt=0)
+    threshold: float | None = parameter(None, help="lowest score of a pick (default: found from the scores)")
+    adjust_threshold: float = parameter(
+        0.0, help="move the threshold by this many standard deviations of the scores: positive picks fewer",
+        aliases=("LoG_adjust_threshold",),
+    )  # fmt: skip
+    upper_threshold: float = parameter(
+        5.0, help="drop scores this many (robust) standard deviations above the picks' median (0: keep them)",
+        aliases=("LoG_upper_threshold",), ge=0,
+    )  # fmt: skip
+    min_distance: float = parameter(
+        0.0, help="least distance between picks (0: 0.8 of diameter_min)", unit="A",
+        aliases=("min_distance_A", "min_distance"), ge=0,
+    )  # fmt: skip
+    max_resolution: float = parameter(
+        20.0, help="finest detail used", unit="A", aliases=("LoG_maxres", "lowpass"), gt=0
+    )
+    invert: bool = parameter(False, help="particles are white in the micrographs", aliases=("Log_invert", "LoG_invert"))
+    use_ctf: bool = parameter(True, help="weight the filter with the CTF of each micrograph where it is known")
+    exclude_contamination: bool = parameter(True, help="leave out ice crystals, carbon and dirt")
+    edge: float = parameter(
+        -1.0, help="least distance of a pick from the micrograph's edge (negative: half of diameter_max)", unit="A",
+        advanced=True,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One micrograph with its candidates and where its picks go."""
+
+    name: str
+    place: Path
+    candidates: Candidates
+
+
+class Autopick(Job):
+    """Multi-scale Laplacian of Gaussian; scores of all micrographs decide what is a particle."""
+
+    name = "autopick"
+    folder = "AutoPick"
+    relion_type = "relion.autopick.log"
+    help = "pick particles in micrographs (Laplacian of Gaussian)"
+    Parameters = AutopickParameters
+
+    def run(self, params: Any, context: Context) -> Outputs:
+        """Write NAME_candidates.star and NAME_autopick.star per micrograph, and autopick.star that lists them."""
+        if params.diameter_min > params.diameter_max:
+            raise InputError("autopick", "diameter_min is larger than diameter_max", "Exchange them.")
+        dataset = _read(context.project / params.input)
+        results = list(track(_search(dataset, params, context), "Picking", len(dataset)))
+        failed = [result for result in results if isinstance(result, Quarantined)]
+        found = [result for result in results if isinstance(result, _Found)]
+        for item in failed:
+            log.warning("%s left out: %s", item.item, item.reason)
+        if not found:
+            what = f"none of its {len(results)} micrographs could be searched; the first: {failed[0].reason}"
+            raise InputError(context.project / params.input, what, "Look at the micrographs.")
+        cuts = choose_cuts(
+            [one.candidates.scores for one in found],
+            found[0].candidates.noise,
+            given=params.threshold,
+            adjust=params.adjust_threshold,
+            upper_deviations=params.upper_threshold,
+        )
+        counts = [_write_picks(one, cut) for one, cut in zip(found, cuts, strict=True)]
+        return _outputs(found, counts, cuts, failed, context)
+
+
+def _read(path: Path) -> Dataset:
+    dataset = read_dataset(path)
+    if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
+        raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give the STAR file of the CTF job.")
+    if len(dataset) == 0:
+        raise InputError(path, "lists no micrographs", "Give a STAR file with at least one.")
+    return dataset
+
+
+def _search(dataset: Dataset, params: AutopickParameters, context: Context) -> Iterator[_Found | Quarantined]:
+    """Candidates of each micrograph, in order; numpy, scipy and FFTs leave Python's lock free."""
+    recipe = PickingRecipe(
+        diameter_min=params.diameter_min,
+        diameter_max=params.diameter_max,
+        min_distance=params.min_distance,
+        max_resolution=params.max_resolution,
+        dark_particles=not params.invert,
+        use_ctf=params.use_ctf,
+        exclude_contamination=params.exclude_contamination,
+        edge=params.edge,
+    )
+    executor = ThreadPoolExecutor(max(1, min(context.threads, len(dataset))))
+    try:
+        yield from executor.map(lambda index: _attempt(dataset, index, recipe, context), range(len(dataset)))
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _attempt(dataset: Dataset, index: int, recipe: PickingRecipe, context: Context) -> _Found | Quarantined:
+    name = str(dataset.rows["micrograph_name"][index])
+    place = context.place_of(name)
+    stored = Path(f"{place}_candidates.star")
+    try:
+        candidates = _read_candidates(stored) if context.resume and stored.is_file() else None
+        if candidates is None:
+            image, header_pixel = read_image(context.project / name)
+            optics = {column: dataset.optics_of_rows(column)[index] for column in dataset.optics}
+            pixel_size = float(optics.get("micrograph_pixel_size", header_pixel))
+            if pixel_size <= 0:
+                raise ValueError("its pixel size is known neither from the STAR file nor from its header")
+            lens = _lens(optics, dataset.rows.row(index))
+            micrograph = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+            candidates = find_candidates(micrograph, pixel_size, recipe, lens)
+            _write_candidates(stored, candidates)
+    except (ValueError, InputError) as error:
+        return Quarantined(name, str(error))
+    return _Found(name, place, candidates)
+
+
+def _lens(optics: dict[str, Any], row: dict[str, Any]) -> Lens | None:
+    """How a micrograph was seen; None where its CTF is not known."""
+    needed = ("voltage", "cs", "amplitude_contrast")
+    if "defocus_u" not in row or any(name not in optics for name in needed):
+        return None
+    u, v = float(row["defocus_u"]), float(row.get("defocus_v", row["defocus_u"]))
+    angle, phase = float(row.get("defocus_angle", 0.0)), float(row.get("phase_shift", 0.0))
+    if not np.isfinite([u, v, angle, phase]).all():
+        return None
+    defocus = Defocus(*(torch.tensor([value], dtype=torch.float64) for value in (u, v, angle, phase)))
+    return Lens(Microscope(*(float(optics[name]) for name in needed)), defocus)
+
+
+def _write_candidates(path: Path, found: Candidates) -> None:
+    general = {"contaminated": found.contaminated, "noise_mode": found.noise.mode, "noise_scale": found.noise.scale}
+    rows = Table(
+        {
+            "coordinate_x": found.coordinates[:, 0],
+            "coordinate_y": found.coordinates[:, 1],
+            "pick_score": found.scores,
+            "pick_diameter": found.diameters,
+        }
+    )
+    write_tables(path, {"general": general, "candidates": rows})
+
+
+def _read_candidates(path: Path) -> Candidates | None:
+    """Candidates that an earlier run left; None where they cannot be read back."""
+    try:
+        tables = read_tables(path)
+        general, rows = tables["general"].row(0), tables["candidates"]
+        coordinates = np.stack([rows["coordinate_x"], rows["coordinate_y"]], axis=1)
+        noise = NoiseLaw(float(general["noise_mode"]), float(general["noise_scale"]))
+        share = float(general["contaminated"])
+        return Candidates(coordinates, rows["pick_score"], rows["pick_diameter"], share, noise)
+    except (InputError, KeyError):
+        return None
+
+
+def _write_picks(found: _Found, cut: Cut) -> int:
+    kept = cut.keeps(found.candidates.scores)
+    count = int(kept.sum())
+    picks = Table(
+        {
+            "coordinate_x": found.candidates.coordinates[kept, 0],
+            "coordinate_y": found.candidates.coordinates[kept, 1],
+            "pick_score": found.candidates.scores[kept],
+            "class_number": np.zeros(count, dtype=np.int64),
+            "psi": np.zeros(count),
+        }
+    )
+    write_tables(f"{found.place}_autopick.star", {"": picks})
+    return count
+
+
+def _outputs(
+    found: list[_Found], counts: list[int], cuts: list[Cut], failed: list[Quarantined], context: Context
+) -> Outputs:
+    files = [context.relative(Path(f"{one.place}_autopick.star")) for one in found]
+    names = [one.name for one in found]
+    listing = Table({"micrograph_name": names, "coordinate_file": files})
+    thresholds = np.array([cut.threshold for cut in cuts])
+    summary = Table(
+        {
+            "micrograph_name": names,
+            "n_picks": np.array(counts),
+            "threshold": np.where(np.isfinite(thresholds), thresholds, 0.0),
+            "threshold_basis": [cut.basis for cut in cuts],
+            "contaminated": np.array([one.candidates.contaminated for one in found]),
+        }
+    )
+    target = context.directory / "autopick.star"
+    write_tables(target, {"coordinate_files": listing})
+    write_tables(context.directory / "picking_summary.star", {"micrographs": summary})
+    total = sum(counts)
+    words = f"{total} picks in {len(found)} micrographs ({total / len(found):.0f} each)"
+    if all(cut.basis == "noise" for cut in cuts):
+        words += "; the scores show no clear particles: look at the picks, and give --threshold if they are wrong"
+        log.warning("%s", words)
+    metrics: dict[str, float | int | str] = {
+        "n_micrographs": len(found),
+        "n_picks": total,
+        "median_picks": float(np.median(counts)),
+        "median_threshold": float(np.median(summary["threshold"])),
+        "contaminated_fraction": float(np.mean(summary["contaminated"])),
+    }
+    if failed:
+        words += f"; {len(failed)} micrographs left out"
+    return Outputs({context.relative(target): COORDINATES_NODE}, metrics, failed, words)

@@ -1,0 +1,69 @@
+"""From the candidates of many micrographs to picks: one threshold each, with the whole set to fall back on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vitreous.methods.picking.threshold import NoiseLaw, ScoreModel, automatic_threshold, fit_scores, upper_limit
+
+# A micrograph whose own humps are this distinct needs no help from the others.
+_CLEAR_SEPARATION = 2.5
+_FEWEST_CANDIDATES = 40
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Scores kept in a micrograph: threshold <= score <= upper. basis: "own", "pooled", "noise" or "given"."""
+
+    threshold: float
+    upper: float
+    basis: str
+
+    def keeps(self, scores: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+        """Which scores are picks."""
+        return (scores >= self.threshold) & (scores <= self.upper)
+
+
+def choose_cuts(
+    scores: list[Float[np.ndarray, "n"]],
+    law: NoiseLaw,
+    *,
+    given: float | None = None,
+    adjust: float = 0.0,
+    upper_deviations: float = 5.0,
+) -> list[Cut]:
+    """A cut for each micrograph's candidate scores.
+
+    Own scores decide where they show particles clearly; else those of all micrographs together do, if they show any;
+    else only what stands out of noise is kept. given: a threshold to use instead. adjust: moves the threshold by
+    this many standard deviations of the pooled scores (RELION's LoG_adjust_threshold: positive picks fewer).
+    upper_deviations: scores more than this many (robust) spreads above the picks' median are dropped (0: none are).
+    """
+    pooled = np.concatenate([s for s in scores if len(s)]) if any(len(s) for s in scores) else np.zeros(0)
+    shift = adjust * float(np.std(pooled)) if len(pooled) else 0.0
+    together = fit_scores(pooled, law) if len(pooled) >= 12 else None
+    found = [_threshold(own, law, together, pooled) for own in scores]
+    if given is not None:
+        found = [(given - shift, "given")] * len(scores)
+    return [
+        _cut(own, threshold + shift, basis, upper_deviations)
+        for own, (threshold, basis) in zip(scores, found, strict=True)
+    ]
+
+
+def _threshold(
+    own: Float[np.ndarray, "n"], law: NoiseLaw, together: ScoreModel | None, pooled: Float[np.ndarray, "m"]
+) -> tuple[float, str]:
+    if together is None:
+        return float("inf"), "noise"
+    model = fit_scores(own, law) if len(own) >= _FEWEST_CANDIDATES else None
+    if model is not None and model.found and model.separation >= _CLEAR_SEPARATION:
+        return automatic_threshold(model, own), "own"
+    return automatic_threshold(together, pooled), "pooled" if together.found else "noise"
+
+
+def _cut(own: Float[np.ndarray, "n"], threshold: float, basis: str, deviations: float) -> Cut:
+    return Cut(threshold, upper_limit(own[own >= threshold], deviations), basis)
