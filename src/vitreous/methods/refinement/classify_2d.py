@@ -55,6 +55,8 @@ class Options2D:
     incr_size: int = 10
     ini_high: float = 0.0
     centre_classes: bool = True
+    revive_until: float = 0.6
+    uniform_classes: bool = True
     norm_correction: bool = True
     low_precision: bool = True
     perturb: float = 0.5
@@ -148,7 +150,10 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
         memory=options.memory,
         device=options.device,
     )
-    log_prior = log_fraction(state.distribution)[:, None].expand(-1, len(sampling.rotations))
+    believed = torch.full_like(state.distribution, 1.0 / options.n_classes)
+    if not options.uniform_classes:
+        believed = state.distribution
+    log_prior = log_fraction(believed)[:, None].expand(-1, len(sampling.rotations))
     prior = Prior(state.noise, state.sigma_offset, log_prior)
     references = ClassAverages(state.references.to(options.device), max_shell, options.padding)
     sums = AverageSums(options.n_classes, box, max_shell, options.padding)
@@ -169,6 +174,9 @@ def _renew(
     poses = state.poses
     if options.centre_classes:
         references, poses = centre_classes(references, poses)
+    distribution = class_distribution(statistics)
+    if state.iteration <= options.revive_until * options.iterations:
+        references = revive_classes(references, distribution, _generator(options.seed, -state.iteration))
     data_vs_prior = torch.stack([one.data_vs_prior for one in solved])
     return replace(
         state,
@@ -176,7 +184,7 @@ def _renew(
         references=references,
         noise=new_noise(statistics, particles.box, state.noise),
         sigma_offset=new_sigma_offset(statistics),
-        distribution=class_distribution(statistics),
+        distribution=distribution,
         data_vs_prior=data_vs_prior,
         tau2=tau2,
         sigma2=torch.stack([one.sigma2 for one in solved]),
@@ -198,6 +206,27 @@ def centre_classes(references: Float[Tensor, "k box box"], poses: Poses) -> tupl
     c = centres.numpy()[poses.classes].astype(np.float64)
     along = np.einsum("nij,nj->ni", poses.rotations[:, :2, :2], c[:, ::-1])
     return moved, replace(poses, origins=poses.origins - along[:, ::-1])
+
+
+def revive_classes(
+    references: Float[Tensor, "k box box"], distribution: Float[Tensor, "k"], generator: torch.Generator
+) -> Float[Tensor, "k box box"]:
+    """Give classes that lost their particles another chance: each becomes a disturbed copy of a large class.
+
+    A class with less than a tenth of its even share is dead: nothing in it can win particles back. Large classes are
+    mixtures of views, and two slightly different copies drift apart to the views in them. The disturbance is smooth
+    noise of a third of the average's own spread. Donors are taken by size, a donor counting half after each copy.
+    """
+    k, box = references.shape[0], references.shape[-1]
+    share = distribution.clone()
+    out = references.clone()
+    smooth = lowpass((box, box), 1.0, box / 6.0).to(torch.float32)
+    for dead in torch.nonzero(distribution < 0.1 / k).flatten().tolist():
+        donor = int(share.argmax())
+        share[donor] /= 2
+        field = to_real(to_fourier(torch.randn(box, box, generator=generator)) * smooth, (box, box))
+        out[dead] = references[donor] * (1.0 + 0.33 * field / field.std())
+    return out
 
 
 def _flatten_solvent(images: Float[Tensor, "k box box"], pixel_size: float, diameter: float) -> Tensor:

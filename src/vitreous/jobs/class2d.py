@@ -1,0 +1,273 @@
+"""Sort particles into 2D classes: the first look at what is a particle and what is not."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from vitreous.core.errors import InputError
+from vitreous.data.dataset import Dataset
+from vitreous.io.mrc import write_image
+from vitreous.io.particle_paths import locate_stacks
+from vitreous.io.refinement_files import (
+    ClassModel,
+    ModelFile,
+    OptimiserFile,
+    SamplingFile,
+    iteration_root,
+    write_iteration,
+)
+from vitreous.io.relion import read_dataset
+from vitreous.io.stacks import ParticleStack
+from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
+from vitreous.methods.refinement.dataset import particle_set, with_poses
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.preprocess import NoiseModel
+from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.progress import track
+
+log = logging.getLogger(__name__)
+
+
+class Class2DParameters(JobParameters):
+    """What `class2d` takes."""
+
+    input: str = parameter(help="STAR file of particles", aliases=("i",))
+    n_classes: int = parameter(50, help="number of classes", aliases=("K",), ge=1, le=2000)
+    iterations: int = parameter(25, help="number of iterations", aliases=("iter",), ge=1, le=1000)
+    particle_diameter: float = parameter(
+        0.0, help="diameter of the circular mask (0: 90% of the box)", unit="A", aliases=("particle_diameter",), ge=0
+    )
+    tau2_fudge: float = parameter(
+        2.0, help="regularisation T: more lets finer detail in", aliases=("tau2_fudge",), gt=0
+    )
+    psi_step: float = parameter(
+        12.0, help="in-plane step before oversampling", unit="deg", aliases=("psi_step",), gt=0, le=90
+    )
+    offset_range: float = parameter(5.0, help="range of shifts", unit="px", aliases=("offset_range",), ge=0)
+    offset_step: float = parameter(
+        2.0, help="step of shifts before oversampling", unit="px", aliases=("offset_step",), gt=0
+    )
+    oversampling: int = parameter(1, help="halvings of the steps for likely samples", ge=0, le=3, advanced=True)
+    ctf: bool = parameter(True, help="correct for the CTF", aliases=("ctf",))
+    centre_classes: bool = parameter(
+        True, help="bring the averages' centre of density to the middle", aliases=("center_classes",)
+    )
+    class_prior: bool = parameter(
+        False, help="let large classes attract more (RELION does; few particles then end in few classes)", advanced=True
+    )
+    revive_until: float = parameter(
+        0.6, help="fraction of the iterations in which dead classes restart as copies of large ones", ge=0, le=1,
+        advanced=True,
+    )  # fmt: skip
+    adaptive_fraction: float = parameter(
+        0.999, help="weight that the fine pass keeps", aliases=("adaptive_fraction",), gt=0, le=1, advanced=True
+    )
+    incr_size: int = parameter(
+        10, help="shells looked at beyond the resolution reached", aliases=("incr_size",), ge=1, advanced=True
+    )
+    ini_high: float = parameter(
+        0.0, help="resolution of the first averages (0: 15% of the diameter)", unit="A", ge=0, advanced=True
+    )
+    norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
+    exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
+
+
+class Class2D(Job):
+    """2D classification by expectation maximisation."""
+
+    name: ClassVar[str] = "class2d"
+    folder: ClassVar[str] = "Class2D"
+    relion_type: ClassVar[str] = "relion.class2d.em"
+    help: ClassVar[str] = "classify particles in 2D"
+    Parameters: ClassVar[type[JobParameters]] = Class2DParameters
+
+    def run(self, params: Any, context: Context) -> Outputs:
+        """Write run_itNNN_{data,model,optimiser,sampling}.star and _classes.mrcs after every iteration."""
+        dataset, particles = _read(params, context)
+        options = _options(params, context, particles)
+        checkpoint = context.directory / "checkpoint.npz"
+        resume = _load(checkpoint, len(particles), options.n_classes) if context.resume else None
+        if resume is not None:
+            log.info("going on after iteration %d", resume.iteration)
+        state = resume
+        left = options.iterations - (resume.iteration if resume else 0)
+        for state in track(classify_2d(particles, Poses.unknown(len(particles)), options, resume), "2D classes", left):
+            _write(state, dataset, particles, options, context)
+            _save(checkpoint, state)
+            log.info(
+                "iteration %d: %.1f A, mean largest probability %.3f, mean significant samples %.0f",
+                state.iteration,
+                _resolution(state.shell, particles),
+                state.average_max_probability,
+                float(state.poses.n_significant.mean()),
+            )
+        assert state is not None
+        return _outputs(state, particles, context)
+
+
+def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
+    path = context.project / params.input
+    dataset = read_dataset(path)
+    if dataset.kind != "particles":
+        raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
+    dataset = locate_stacks(dataset, context.project, path)
+    images = ParticleStack(dataset, context.project)
+    particles = particle_set(dataset, images, apply_ctf=params.ctf)
+    if len(particles) < 2 * params.n_classes:
+        raise InputError(
+            path,
+            f"{len(particles)} particles are too few for {params.n_classes} classes",
+            f"Ask for at most {max(1, len(particles) // 2)} classes.",
+        )
+    if params.particle_diameter > images.box * images.pixel_size:
+        raise InputError(
+            "--particle-diameter",
+            f"{params.particle_diameter:g} A is more than the box of {images.box * images.pixel_size:.0f} A",
+            "Give the diameter of the particle, or extract in a larger box.",
+        )
+    return dataset, particles
+
+
+def _options(params: Class2DParameters, context: Context, particles: ParticleSet) -> Options2D:
+    return Options2D(
+        n_classes=params.n_classes,
+        diameter=params.particle_diameter or 0.9 * particles.box * particles.pixel_size,
+        iterations=params.iterations,
+        tau2_fudge=params.tau2_fudge,
+        psi_step=params.psi_step,
+        offset_range=params.offset_range,
+        offset_step=params.offset_step,
+        oversampling=params.oversampling,
+        adaptive_fraction=params.adaptive_fraction,
+        incr_size=params.incr_size,
+        ini_high=params.ini_high,
+        centre_classes=params.centre_classes,
+        norm_correction=params.norm_correction,
+        low_precision=not params.exact,
+        uniform_classes=not params.class_prior,
+        revive_until=params.revive_until,
+        memory=min(context.memory // 2, 2 << 30),
+        seed=context.seed,
+        device=context.device,
+    )
+
+
+def _resolution(shell: int, particles: ParticleSet) -> float:
+    return particles.box * particles.pixel_size / max(1, shell)
+
+
+def _write(
+    state: Classification, dataset: Dataset, particles: ParticleSet, options: Options2D, context: Context
+) -> None:
+    root = iteration_root(context.directory, state.iteration)
+    stack = Path(f"{root}_classes.mrcs")
+    write_image(stack, state.references.numpy(), particles.pixel_size)
+    model = _model(state, particles, options, context.relative(stack))
+    optimiser = OptimiserFile(
+        state.iteration,
+        options.iterations,
+        options.diameter,
+        options.oversampling,
+        options.adaptive_fraction,
+        options.seed,
+    )
+    sampling = SamplingFile(
+        options.psi_step, options.offset_range, options.offset_step, particles.pixel_size, options.perturb
+    )
+    with_columns = with_poses(dataset, state.poses, particles.pixel_size)
+    write_iteration(root, context.project, with_columns, model, optimiser, sampling)
+
+
+def _model(state: Classification, particles: ParticleSet, options: Options2D, stack: str) -> ModelFile:
+    classes = []
+    for k in range(len(state.distribution)):
+        below = np.flatnonzero(state.data_vs_prior[k, 1:].numpy() < 1.0)
+        shell = int(below[0]) if len(below) else particles.box // 2
+        classes.append(
+            ClassModel(
+                reference=f"{k + 1:06d}@{stack}",
+                distribution=float(state.distribution[k]),
+                resolution=_resolution(shell, particles) if shell else 999.0,
+                ssnr=state.data_vs_prior[k].numpy(),
+                sigma2=state.sigma2[k].numpy(),
+                tau2=state.tau2[k].numpy(),
+            )
+        )
+    return ModelFile(
+        ndim=2,
+        box=particles.box,
+        pixel_size=particles.pixel_size,
+        max_shell=state.max_shell,
+        resolution=_resolution(state.shell, particles),
+        tau2_fudge=options.tau2_fudge,
+        sigma_offset=state.sigma_offset * particles.pixel_size,
+        norm=float(state.poses.norm.mean()),
+        log_likelihood=state.log_likelihood,
+        max_probability=state.average_max_probability,
+        classes=classes,
+        noise=state.noise.sigma2.numpy(),
+        group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
+        padding=options.padding,
+    )
+
+
+def _save(path: Path, state: Classification) -> None:
+    arrays: dict[str, Any] = {f"poses_{name}": getattr(state.poses, name) for name in Poses.__dataclass_fields__}
+    for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2"):
+        arrays[name] = getattr(state, name).numpy()
+    arrays["noise"] = state.noise.sigma2.numpy()
+    arrays["sigma_offset"] = np.float64(state.sigma_offset)
+    arrays["log_likelihood"] = np.float64(state.log_likelihood)
+    arrays["numbers"] = np.array([state.iteration, state.max_shell, state.shell])
+    save_checkpoint(path, arrays)
+
+
+def _load(path: Path, n_particles: int, n_classes: int) -> Classification | None:
+    arrays = load_checkpoint(path)
+    if arrays is None:
+        return None
+    if len(arrays["poses_classes"]) != n_particles or len(arrays["references"]) != n_classes:
+        log.warning("%s belongs to other particles or another number of classes: starting anew", path)
+        return None
+    poses = Poses(**{name: arrays[f"poses_{name}"] for name in Poses.__dataclass_fields__})  # type: ignore[arg-type]
+    iteration, max_shell, shell = (int(value) for value in arrays["numbers"])
+    return Classification(
+        iteration=iteration,
+        poses=poses,
+        noise=NoiseModel(torch.from_numpy(arrays["noise"])),
+        sigma_offset=float(arrays["sigma_offset"]),
+        max_shell=max_shell,
+        shell=shell,
+        log_likelihood=float(arrays["log_likelihood"]),
+        **{
+            name: torch.from_numpy(arrays[name])
+            for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2")
+        },
+    )
+
+
+def _outputs(state: Classification, particles: ParticleSet, context: Context) -> Outputs:
+    root = iteration_root(context.directory, state.iteration)
+    share = state.distribution.clamp(min=1e-12)
+    used = float(torch.exp(-(share * torch.log(share)).sum()))
+    resolution = _resolution(state.shell, particles)
+    return Outputs(
+        nodes={
+            context.relative(Path(f"{root}_data.star")): "ParticleGroupMetadata.star.relion.class2d",
+            context.relative(Path(f"{root}_optimiser.star")): "ProcessData.star.relion.optimiser.class2d",
+        },
+        metrics={
+            "n_particles": len(particles),
+            "n_classes": len(share),
+            "effective_classes": used,
+            "best_class_resolution_A": resolution,
+            "mean_max_probability": state.average_max_probability,
+        },
+        summary=f"{len(particles)} particles in {len(share)} classes ({used:.1f} in effect), best {resolution:.1f} A",
+    )

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vitreous.app.report.figures.class2d import figures
+from vitreous.core.errors import InputError
+from vitreous.data.dataset import Dataset
+from vitreous.data.table import Table
+from vitreous.io.mrc import read_image, write_image
+from vitreous.io.relion import read_dataset, read_table, write_dataset
+from vitreous.job import Context
+from vitreous.jobs.class2d import Class2D
+
+BOX, N = 32, 60
+
+
+def _shapes() -> torch.Tensor:
+    """A bar and a ring."""
+    axis = torch.arange(BOX) - BOX // 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    bar = ((y.abs() < 9) & (x.abs() < 3)).float()
+    radius = torch.hypot(y.float(), x.float())
+    ring = ((radius > 5) & (radius < 9)).float()
+    return torch.stack([bar, ring])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Sixty noisy particles of two kinds, without CTF."""
+    generator = torch.Generator().manual_seed(2)
+    kinds = torch.arange(N) % 2
+    images = _shapes()[kinds] + 0.7 * torch.randn(N, BOX, BOX, generator=generator)
+    write_image(tmp_path / "stack.mrcs", images.numpy(), 4.0)
+    optics = Table(
+        {
+            "optics_group": [1],
+            "optics_group_name": ["one"],
+            "voltage": [300.0],
+            "cs": [2.7],
+            "amplitude_contrast": [0.1],
+            "pixel_size": [4.0],
+            "box": [BOX],
+            "image_dimensionality": [2],
+        }
+    )
+    rows = Table({"image_name": [f"{i + 1:06d}@stack.mrcs" for i in range(N)], "optics_group": np.ones(N, np.int64)})
+    write_dataset(tmp_path / "particles.star", Dataset("particles", optics, rows))
+    return tmp_path
+
+
+def _run(project: Path, folder: str, iterations: int, *, resume: bool = False) -> Path:
+    directory = project / "Class2D" / folder
+    directory.mkdir(parents=True, exist_ok=True)
+    context = Context(project, directory, torch.device("cpu"), 1, 7, 1 << 30, resume)
+    params = Class2D.Parameters(
+        input="particles.star", n_classes=2, iterations=iterations, ctf=False, psi_step=30.0, offset_range=2.0
+    )
+    outputs = Class2D().run(params, context)
+    assert outputs.nodes[f"Class2D/{folder}/run_it{iterations:03d}_data.star"] == (
+        "ParticleGroupMetadata.star.relion.class2d"
+    )
+    return directory
+
+
+def test_two_kinds_are_told_apart_and_written_as_relion_does(project: Path) -> None:
+    directory = _run(project, "job001", 8)
+    data = read_dataset(directory / "run_it008_data.star")
+    classes = data.rows["class_number"]
+    agreement = (classes == np.arange(N) % 2 + 1).mean()
+    assert max(agreement, 1 - agreement) > 0.9
+    table = read_table(directory / "run_it008_model.star", "model_classes")
+    np.testing.assert_allclose(table["class_distribution"].sum(), 1.0, rtol=1e-5)
+    stack, pixel_size = read_image(directory / "run_it008_classes.mrcs")
+    assert stack.shape == (2, BOX, BOX)
+    assert pixel_size == pytest.approx(4.0)
+    assert table["reference_image"][1] == "000002@Class2D/job001/run_it008_classes.mrcs"
+    noise = read_table(directory / "run_it008_model.star", "model_optics_group_1")["rlnSigma2Noise"]
+    # RELION's units: half the variance of a pixel over the number of pixels; the mask hides some of the noise
+    assert 0.4 < noise[12] / (0.7**2 / 2 / BOX**2) < 1.1
+    optimiser = read_table(directory / "run_it008_optimiser.star", "optimiser_general")
+    assert optimiser["rlnModelStarFile"][0] == "Class2D/job001/run_it008_model.star"
+    assert [figure.name for figure in figures(directory, project)] == ["classes", "course"]
+
+
+def test_resumed_run_ends_with_the_same_bits(project: Path) -> None:
+    whole = _run(project, "job001", 4)
+    _run(project, "job002", 2)
+    resumed = _run(project, "job002", 4, resume=True)
+    a = read_image(whole / "run_it004_classes.mrcs")[0]
+    b = read_image(resumed / "run_it004_classes.mrcs")[0]
+    np.testing.assert_array_equal(a, b)
+    names = ("psi", "origin_x", "class_number", "log_likelihood")
+    first, second = (read_dataset(d / "run_it004_data.star").rows for d in (whole, resumed))
+    for name in names:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_too_many_classes_is_the_users_fault(project: Path) -> None:
+    context = Context(project, project, torch.device("cpu"), 1, 1, 1 << 30)
+    with pytest.raises(InputError, match="too few for 40 classes"):
+        Class2D().run(Class2D.Parameters(input="particles.star", n_classes=40, ctf=False), context)
