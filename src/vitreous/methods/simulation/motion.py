@@ -65,8 +65,10 @@ def random_motion(
     steps = np.diff(path, prepend=0.0) * settings.drift
     track = np.cumsum(steps[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1), axis=0)
     track[1:] += settings.jitter * rng.standard_normal((n_frames - 1, 2))
-    local = _random_deformation(settled, settings.local / pixel_size, rng)
-    return Motion(shape, -track / pixel_size, -local.reshape(2, N_SPATIAL * N_TEMPORAL))
+    # The deformation settles more slowly than the drift: a cubic, all that the model has, can follow it.
+    relaxed = (1.0 - np.exp(-3.0 * since / span)) / (1.0 - math.exp(-3.0))
+    local = _random_deformation(relaxed, settings.local / pixel_size, rng)
+    return Motion(shape, 0.0 - track / pixel_size, -local.reshape(2, N_SPATIAL * N_TEMPORAL))
 
 
 def _random_deformation(settled: NDArray[np.float64], rms: float, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -28,7 +28,8 @@ class Poses:
     offsets: Float[Tensor, "n 2"]
 
 
-def _crop(images: Tensor, box: int) -> Tensor:
+def crop(images: Float[Tensor, "n canvas canvas"], box: int) -> Float[Tensor, "n box box"]:
+    """The middle of images, centre on centre."""
     start = images.shape[-1] // 2 - box // 2
     return images[..., start : start + box, start : start + box]
 
@@ -84,4 +85,4 @@ def particle_images(
     box = projector.box // CANVAS_FACTOR
     images = particle_signal(projector, poses, focus, acquisition)
     images += particle_noise(len(images), projector.box, focus, acquisition, rng)
-    return normalise(_crop(images, box))
+    return normalise(crop(images, box))
