@@ -26,8 +26,8 @@ from vitreous.methods.maps.fourier_sampling import SampledTransform, half_ball, 
 
 _COARSE_ORDER = 2
 _COARSE_RADIUS = 6
-_REFINE_RADII = (10, 16, 26)
-_KEPT = (8, 3, 1)  # candidates a hand that go into each refinement
+_REFINE_RADII = (10, 16, 26, 40)
+_KEPT = (8, 3, 1, 1)  # candidates a hand that go into each refinement
 _BATCH = 256
 
 

@@ -1,0 +1,99 @@
+"""Rate and accuracy of CTF fitting on synthetic micrographs of known defocus.
+
+No CTF program can be installed here beside ours, so this prints ours against what the noise allows: the
+Cramér-Rao bound of the mean defocus for the same rings and the same number of Fourier pixels.
+
+    python benchmarks/ctf.py [--size 4096] [--n 8] [--strength 0.3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import numpy as np
+import torch
+
+from vitreous.core.ctf import Defocus, Microscope, ctf, phase_aberration
+from vitreous.core.fourier import frequency_grid, hermitian_weights
+from vitreous.methods.ctf_fitting.fit import fit_ctf
+from vitreous.methods.ctf_fitting.search import SearchSettings
+from vitreous.methods.ctf_fitting.spectrum import spectrum_of_micrograph
+
+PIXEL, KRIOS, B_FACTOR = 1.2, Microscope(300.0, 2.7, 0.07), 40.0
+
+
+def defocus(values: list[float]) -> Defocus:
+    return Defocus(*(torch.tensor([value], dtype=torch.float64) for value in values))
+
+
+def power_spectrum(size: int, at: Defocus, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Power of background and Thon rings on the rfft grid, and |k|^2."""
+    ky, kx = frequency_grid((size, size), PIXEL)
+    k2 = ky**2 + kx**2
+    contrast = ctf((size, size), PIXEL, KRIOS, at, dtype=torch.float64)[0]
+    return 1.0 + strength * contrast**2 * torch.exp(-B_FACTOR * k2) + 5.0 * torch.exp(-60.0 * k2.sqrt()), k2
+
+
+def bound(size: int, at: Defocus, strength: float) -> float:
+    """Least standard deviation (A) that any unbiased fit of the mean defocus can have between 30 and 3 A."""
+    power, k2 = power_spectrum(size, at, strength)
+    ky, kx = frequency_grid((size, size), PIXEL)
+    chi = phase_aberration(k2, torch.atan2(ky.expand_as(k2), kx.expand_as(k2)), KRIOS, at)[0]
+    slope = strength * torch.exp(-B_FACTOR * k2) * torch.sin(2.0 * chi) * torch.pi * KRIOS.wavelength * k2
+    inside = (k2 > 30.0**-2) & (k2 < 3.0**-2)
+    # A periodogram's coefficient is exponential: variance = power^2; each independent one is counted once.
+    weight = hermitian_weights(size).expand_as(k2) / 2.0
+    return float(((slope / power).square() * weight)[inside].sum() ** -0.5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--strength", type=float, default=0.3, help="power of the rings over the noise")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(7)
+    rows = []
+    for _ in range(options.n):
+        mean, spread, angle = rng.uniform(4000, 35000), rng.uniform(0, 800), rng.uniform(-90, 90)
+        at = defocus([mean + spread / 2, mean - spread / 2, angle, 0.0])
+        power, _ = power_spectrum(options.size, at, options.strength)
+        white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((options.size, options.size))))
+        image = torch.fft.irfft2(white * power.sqrt(), s=(options.size, options.size)).float().numpy()
+        start = time.process_time()
+        spectrum = spectrum_of_micrograph(image, PIXEL)
+        middle = time.process_time()
+        fit = fit_ctf(spectrum, KRIOS, settings=SearchSettings(defocus_min=3000.0))
+        end = time.process_time()
+        turn = abs((fit.defocus_angle - angle + 90.0) % 180.0 - 90.0)
+        rows.append(
+            {
+                "defocus": mean,
+                "error": (fit.defocus_u + fit.defocus_v) / 2 - mean,
+                "bound": bound(options.size, at, options.strength),
+                "astigmatism_error": fit.defocus_u - fit.defocus_v - spread,
+                "angle_error": turn if spread > 300.0 else float("nan"),
+                "spectrum_s": middle - start,
+                "fit_s": end - middle,
+            }
+        )
+        print(" ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()), flush=True)
+    column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    summary = {
+        "micrograph_px": options.size,
+        "n": options.n,
+        "defocus_rms_error_A": float(np.sqrt(np.mean(column["error"] ** 2))),
+        "defocus_rms_bound_A": float(np.sqrt(np.mean(column["bound"] ** 2))),
+        "astigmatism_rms_error_A": float(np.sqrt(np.mean(column["astigmatism_error"] ** 2))),
+        "angle_worst_error_deg": float(np.nanmax(column["angle_error"], initial=0.0)),
+        "spectrum_cpu_s": float(np.median(column["spectrum_s"])),
+        "fit_cpu_s": float(np.median(column["fit_s"])),
+    }
+    print(json.dumps(summary, indent=2))
+
+
+if __name__ == "__main__":
+    main()
