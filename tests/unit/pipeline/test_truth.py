@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from vitreous.io.motion import MotionRecord, write_motion
 
 from vitreous.core.errors import InputError
 from vitreous.core.fourier import shift_phases
@@ -16,6 +15,7 @@ from vitreous.data.dataset import Dataset
 from vitreous.data.motion import Motion
 from vitreous.data.table import Table
 from vitreous.data.volume import Volume
+from vitreous.io.motion import MotionRecord, write_motion
 from vitreous.io.mrc import write_image, write_map
 from vitreous.io.relion import read_dataset, write_dataset, write_tables
 from vitreous.pipeline.truth import Results, Sample, compare_with_truth
@@ -93,7 +93,7 @@ def test_motion(tmp_path: Path, truth: Path) -> None:
     for stem, error in (("m1", 0.0), ("m2", 0.3)):
         track = np.stack([frames * 0.5 + error * (frames == 4), frames * -0.2], 1)
         motion = Motion((FIELD, FIELD), track, None)
-        write_motion(tmp_path / f"{stem}.star", MotionRecord(f"movies/{stem}.tiff", motion, PIXEL))
+        write_motion(tmp_path / f"{stem}.star", MotionRecord(motion, f"movies/{stem}.tiff", PIXEL))
     rows = table(micrograph_name=["m1.mrc", "m2.mrc"], micrograph_metadata=["m1.star", "m2.star"], optics_group=[1, 1])
     path = tmp_path / "corrected_micrographs.star"
     write_dataset(path, Dataset("micrographs", optics(micrograph_pixel_size=PIXEL), rows))
