@@ -59,6 +59,29 @@ class ArrayFrames:
         return self._values[start:stop].astype(np.float32)
 
 
+class FrameRange:
+    """Some consecutive frames of a movie: first .. last, counted from 0, last included."""
+
+    def __init__(self, source: FrameSource, first: int, last: int) -> None:
+        if not 0 <= first <= last < source.n_frames:
+            raise ValueError(f"frames {first + 1} to {last + 1} are asked for, there are {source.n_frames}")
+        self._source, self._first, self._last = source, first, last
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return self._last - self._first + 1
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) pixels."""
+        return self._source.shape
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames start .. stop-1 of the range as float32."""
+        return self._source.frames(self._first + start, self._first + stop)
+
+
 def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_SIGMA) -> NDArray[np.bool_]:
     """Hot, cold and dead pixels of the sum of all frames: True where the value cannot be specimen.
 
@@ -196,7 +219,8 @@ class PreparedFrames:
         return self.source.shape
 
     def _read(self, number: int) -> Float[Tensor, "height width"]:
-        frame = torch.from_numpy(np.ascontiguousarray(self.source.frames(number, number + 1)[0]))
+        # A copy where the movie is mapped read-only: frames are repaired in place.
+        frame = torch.from_numpy(np.require(self.source.frames(number, number + 1)[0], np.float32, ["C", "W"]))
         if self._gain is not None:
             frame = frame * self._gain
         return frame
