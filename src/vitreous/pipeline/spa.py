@@ -195,11 +195,12 @@ def _extract_2d(road: SpaRoad) -> dict[str, Any]:
 
 
 def _extraction(road: SpaRoad, box: int, rescale: int) -> dict[str, Any]:
+    background = 1.2 * road.settings.particle_diameter / _box(road)[1]
     return {
         "micrographs": road.file("ctf", "micrographs_ctf.star"),
         "box": box,
         "rescale": rescale,
-        "bg_diameter": min(1.2 * road.settings.particle_diameter, 0.98 * box * _box(road)[1]),
+        "bg_diameter": round(min(background, 0.95 * box), 1),
     }
 
 
