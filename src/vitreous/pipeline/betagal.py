@@ -22,7 +22,7 @@ _GIVEN = {
     "MotionCorr/job002": ("relion.motioncorr.own", "corrected_micrographs.star", "MicrographGroupMetadata.star.relion"),
     "Extract/job009": ("relion.extract", "particles.star", "ParticleGroupMetadata.star.relion"),
 }
-_DIAMETER = 180.0
+_MASK_DIAMETER = 200.0  # the tetramer is 180 A long
 _SYMMETRY = "D2"
 _MTF_PIXEL = 0.885
 
@@ -86,7 +86,7 @@ def _classes(road: BetagalRoad) -> dict[str, Any]:
     values = {
         "input": road.file("assign-ctf", "particles.star"),
         "n_classes": road.settings.n_classes,
-        "particle_diameter": 1.1 * _DIAMETER,
+        "particle_diameter": _MASK_DIAMETER,
     }
     iterations = road.settings.class2d_iterations
     return values | ({"iterations": iterations} if iterations else {})
@@ -101,7 +101,7 @@ def _initial_model(road: BetagalRoad) -> dict[str, Any]:
     values = {
         "input": road.file("select", "particles.star"),
         "symmetry": _SYMMETRY,
-        "particle_diameter": 1.1 * _DIAMETER,
+        "particle_diameter": _MASK_DIAMETER,
     }
     iterations = road.settings.initial_model_iterations
     return values | ({"iterations": iterations} if iterations else {})
@@ -116,7 +116,7 @@ def _refine(road: BetagalRoad) -> dict[str, Any]:
         "input": road.file("select", "particles.star"),
         "reference": road.file("initial-model", "initial_model.mrc"),
         "symmetry": _SYMMETRY,
-        "particle_diameter": 1.1 * _DIAMETER,
+        "particle_diameter": _MASK_DIAMETER,
     }
 
 
