@@ -33,8 +33,7 @@ def test_every_form_agrees_with_the_reference(generator, device):
 def test_no_displacement_gives_the_image_back(generator):
     image = torch.randn(48, 64, generator=generator)
     got = warp(spline_coefficients(image), constant(0.0, 0.0))
-    # the edge differs: periodic in the prefilter, clamped in the interpolation
-    assert torch.allclose(got[2:-2, 2:-2], image[2:-2, 2:-2], atol=1e-5)
+    assert torch.allclose(got, image, atol=1e-5)
 
 
 def test_reads_at_the_displaced_place_like_a_fourier_shift(generator):
@@ -43,8 +42,7 @@ def test_reads_at_the_displaced_place_like_a_fourier_shift(generator):
     got = warp(spline_coefficients(image), constant(1.3, -0.6))
     # content at (x + 1.3, y - 0.6) comes to (x, y): moved by (-1.3, +0.6)
     exact = shift_images(image, torch.tensor([0.6, -1.3]))
-    inside = (slice(6, -6), slice(6, -6))
-    assert (got[inside] - exact[inside]).std() < 0.01 * image.std()
+    assert (got - exact).std() < 0.01 * image.std()
 
 
 def test_polynomial_terms_stand_where_they_should(generator):

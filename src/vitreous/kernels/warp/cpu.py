@@ -56,10 +56,10 @@ def _warp(
             else:
                 total = np.float32(0.0)
                 for j in range(4):
-                    row = min(max(iy + j - 1, 0), height - 1)
+                    row = (iy + j - 1) % height
                     wy = v0 if j == 0 else (v1 if j == 1 else (v2 if j == 2 else v3))
                     for i in range(4):
-                        column = min(max(ix + i - 1, 0), width - 1)
+                        column = (ix + i - 1) % width
                         wx = w0 if i == 0 else (w1 if i == 1 else (w2 if i == 2 else w3))
                         total += wy * wx * image[row, column]
                 out[y, x] = total

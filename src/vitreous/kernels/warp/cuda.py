@@ -20,7 +20,7 @@ def warp(splines: Float[Tensor, "height width"], field: Float[Tensor, "2 6"]) ->
     del py, px, iy, ix
     out = torch.zeros_like(splines)
     for j in range(4):
-        start = (rows + (j - 1)).clamp(0, height - 1) * width
+        start = (rows + (j - 1)).remainder(height) * width
         for i in range(4):
-            out.addcmul_(wy[j] * wx[i], flat[start + (columns + (i - 1)).clamp(0, width - 1)])
+            out.addcmul_(wy[j] * wx[i], flat[start + (columns + (i - 1)).remainder(width)])
     return out

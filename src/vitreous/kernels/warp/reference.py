@@ -37,8 +37,8 @@ def warp(splines: Float[Tensor, "height width"], field: Float[Tensor, "2 6"]) ->
     wy, wx = weights(py - iy), weights(px - ix)
     out = torch.zeros_like(image)
     for j in range(4):
-        rows = (iy.long() + j - 1).clamp(0, height - 1)
+        rows = (iy.long() + j - 1).remainder(height)
         for i in range(4):
-            columns = (ix.long() + i - 1).clamp(0, width - 1)
+            columns = (ix.long() + i - 1).remainder(width)
             out += wy[j] * wx[i] * image[rows, columns]
     return out
