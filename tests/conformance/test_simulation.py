@@ -49,4 +49,4 @@ def test_simulated_particles_are_relions_projections_of_the_truth(tmp_path: Path
     ours = ParticleStack(read_dataset(directory / "particles.star"), tmp_path)[np.arange(12)].numpy()
     found = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(ours, theirs, strict=True)]
     # Theirs wraps what defocus spreads beyond the box, ours cuts it: not quite 1.
-    assert min(found) > 0.985
+    assert min(found) > 0.995

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,17 @@ def test_gain_corrected_sum_along_the_true_motion_shows_the_particles(movies: tu
     assert (here < elsewhere - 0.1).all()
 
 
+def names_of(job: str, project: Path) -> list[str]:
+    module = importlib.import_module(f"vitreous.app.report.figures.{job}")
+    drawn = module.figures(project / "Simulate/job001", project)
+    assert all(figure.png.startswith(b"\x89PNG") and figure.caption for figure in drawn)
+    return [figure.name for figure in drawn]
+
+
+def test_figures_of_movies(movies: tuple[Path, Outputs]) -> None:
+    assert names_of("simulate_movies", movies[0]) == ["micrograph", "motion", "views", "truth"]
+
+
 def test_same_seed_same_bits_and_resume_makes_only_what_is_missing(
     movies: tuple[Path, Outputs], tmp_path: Path
 ) -> None:
@@ -134,6 +146,7 @@ def test_micrographs(tmp_path: Path) -> None:
     assert image.mean() == pytest.approx(20.0 * 9.0, rel=0.02)
     assert len(read_dataset(job / "truth_particles.star")) == outputs.metrics["n_particles"]
     assert outputs.nodes == {"Simulate/job001/micrographs.star": "MicrographGroupMetadata.star.relion"}
+    assert names_of("simulate_micrographs", tmp_path) == ["micrograph", "views", "truth"]
 
 
 def test_particles_without_noise_are_the_projected_truth(tmp_path: Path) -> None:
@@ -172,6 +185,7 @@ def test_noisy_particles_resume(tmp_path: Path) -> None:
     stacks[1].unlink()
     run("simulate-particles", tmp_path, resume=True, **parameters)
     assert [p.read_bytes() for p in stacks] == before
+    assert names_of("simulate_particles", tmp_path) == ["gallery", "views", "truth"]
 
 
 def test_faults_are_the_users(tmp_path: Path) -> None:
