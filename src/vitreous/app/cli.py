@@ -84,6 +84,23 @@ class _LiveStderr(logging.StreamHandler):  # type: ignore[type-arg]
         super().emit(record)
 
 
+class _ForTheConsole(logging.Filter):
+    """Leaves out what is only for the log file, and does not name the same device for every job of a road."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to show a record."""
+        if getattr(record, "file_only", False):
+            return False
+        if record.name == "vitreous.runtime.device":
+            known, self.device = self.device, record.getMessage()
+            return known != self.device
+        return True
+
+
 def start_logging(level: int) -> None:
     """Our own messages to stderr; other libraries' only when they warn."""
     root = logging.getLogger()
@@ -92,6 +109,7 @@ def start_logging(level: int) -> None:
     console = _LiveStderr()
     console.setFormatter(logging.Formatter("%(message)s"))
     console.setLevel(level)
+    console.addFilter(_ForTheConsole())
     root.addHandler(console)
     root.setLevel(logging.WARNING)
     logging.getLogger("vitreous").setLevel(logging.INFO)

@@ -25,6 +25,7 @@ from vitreous.pipeline.record import (
 from vitreous.pipeline.stop import JobFailed, Stopped
 
 log = logging.getLogger(__name__)
+_FILE_ONLY = {"file_only": True}  # for run.log; a console has no room for it
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def _run(project: Project, job: type[Job], params: JobParameters, place: Path, r
     write_job(place / "job.star", job.relion_type, params.model_dump(mode="json"), is_continue=resume)
     append_note(place, job, params, resume)
     log.info("%s in %s%s", job.name, place, ", going on from what is there" if resume else "")
-    log.info("versions %s, seed %d, %d threads", versions(), params.seed, context.threads)
-    log.info("parameters that differ from their defaults: %s", changed_parameters(params))
+    log.info("versions %s, seed %d, %d threads", versions(), params.seed, context.threads, extra=_FILE_ONLY)
+    log.info("parameters that differ from their defaults: %s", changed_parameters(params), extra=_FILE_ONLY)
     memory.reset_peak_rss()
     start = time.monotonic()
     outputs = job().run(params, context)
