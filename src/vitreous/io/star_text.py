@@ -15,7 +15,9 @@ from vitreous.data.columns import Kind
 _WIDTH = 12  # RELION's column width
 _CHUNK_ROWS = 20_000
 _DECIMALS = 6
-_SPECIAL = re.compile(r"\s|[\"'#_;$\[\]]|data_|loop_|save_|global_|stop_", re.IGNORECASE)
+_STARTS = ('"', "'", "#")  # of a value: quotes and comments
+_FIRST_STARTS = ("_", ";")  # of a line: labels and text fields
+_BLOCK_WORD = re.compile(r"\0(?:data_|loop_)", re.IGNORECASE)
 _PRINTED_INTEGER = 1e9  # larger ones are written in the shortest form
 
 
@@ -106,9 +108,7 @@ def _prepare(values: NDArray[Any], first: bool) -> tuple[str, list[Any]]:
     if values.dtype.kind == "f":
         return _prepare_floats(values)
     texts = [value if type(value) is str else str(value) for value in values.tolist()]
-    if "" in texts or _SPECIAL.search("\0".join(texts)):
-        texts = [_quote(text, first) for text in texts]
-    return "%s", texts
+    return "%s", texts if _are_plain(texts, first) else [_quote(text, first) for text in texts]
 
 
 def _prepare_floats(values: NDArray[Any]) -> tuple[str, list[Any]]:
@@ -134,18 +134,28 @@ def _shortest(value: float) -> str:
     return ("nan" if math.isnan(value) else "inf" if value > 0 else "-inf").rjust(_WIDTH)
 
 
+def _are_plain(texts: list[str], first: bool) -> bool:
+    """Whether no value needs quotes. Looks at all of them in one string: one at a time would take seconds."""
+    joined = "\0" + "\0".join(texts)
+    starts = _STARTS + (_FIRST_STARTS if first else ())
+    return (
+        "" not in texts
+        and joined.count("\0") == len(texts)
+        and joined.split() == [joined]
+        and not any("\0" + start in joined for start in starts)
+        and not (first and _BLOCK_WORD.search(joined))
+    )
+
+
 def _quote(text: str, first: bool) -> str:
     """Quote a string that would not read back as itself.
 
     first: it stands first on its line, where words such as data_ have a meaning. RELION 3.1 does not know
     quotes, so that nothing is quoted without need.
     """
-    if text and not _SPECIAL.search(text):
-        return text
-    if "\n" in text or "\r" in text:
+    if "\n" in text or "\r" in text or "\0" in text:
         raise ValueError(f"a STAR value cannot hold a line break: {text[:40]!r}")
-    reserved = first and (text[:1] in "_;" or text[:5].lower() in ("data_", "loop_"))
-    if text and not reserved and text[0] not in "\"'#" and not re.search(r"\s", text):
+    if _are_plain([text], first):
         return text
     for mark in ('"', "'"):
         if not re.search(mark + r"(\s|$)", text):

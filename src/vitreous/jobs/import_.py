@@ -35,7 +35,9 @@ _UNSET_PIXEL_SIZE = 1.0  # A: what programs write that do not know it
 class ImportParameters(JobParameters):
     """What `import` takes."""
 
-    movies: str = parameter("", help="movies: a pattern such as 'Movies/*.tiff', or a STAR file", aliases=("i_movies",))
+    movies: str = parameter(
+        "", help="movies: a pattern such as 'Movies/*.tiff', or a STAR file", aliases=("fn_in_raw",)
+    )
     micrographs: str = parameter("", help="motion-corrected micrographs: a pattern or a STAR file")
     particles: str = parameter("", help="extracted particles: a STAR file")
     pixel_size: float | None = parameter(
