@@ -12,7 +12,6 @@ import torch
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.io.mrc import write_image
-from vitreous.io.particle_paths import locate_stacks
 from vitreous.io.refinement_files import (
     ClassModel,
     ModelFile,
@@ -21,11 +20,10 @@ from vitreous.io.refinement_files import (
     iteration_root,
     write_iteration,
 )
-from vitreous.io.relion import read_dataset
-from vitreous.io.stacks import ParticleStack
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._particles import mask_diameter, read_particles
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
-from vitreous.methods.refinement.dataset import particle_set, with_poses
+from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -112,24 +110,12 @@ class Class2D(Job):
 
 
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
-    path = context.project / params.input
-    dataset = read_dataset(path)
-    if dataset.kind != "particles":
-        raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
-    dataset = locate_stacks(dataset, context.project, path)
-    images = ParticleStack(dataset, context.project)
-    particles = particle_set(dataset, images, apply_ctf=params.ctf)
+    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
     if len(particles) < 2 * params.n_classes:
         raise InputError(
-            path,
+            context.project / params.input,
             f"{len(particles)} particles are too few for {params.n_classes} classes",
             f"Ask for at most {max(1, len(particles) // 2)} classes.",
-        )
-    if params.particle_diameter > images.box * images.pixel_size:
-        raise InputError(
-            "--particle-diameter",
-            f"{params.particle_diameter:g} A is more than the box of {images.box * images.pixel_size:.0f} A",
-            "Give the diameter of the particle, or extract in a larger box.",
         )
     return dataset, particles
 
@@ -137,7 +123,7 @@ def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, Particl
 def _options(params: Class2DParameters, context: Context, particles: ParticleSet) -> Options2D:
     return Options2D(
         n_classes=params.n_classes,
-        diameter=params.particle_diameter or 0.9 * particles.box * particles.pixel_size,
+        diameter=mask_diameter(params.particle_diameter, particles),
         iterations=params.iterations,
         tau2_fudge=params.tau2_fudge,
         psi_step=params.psi_step,

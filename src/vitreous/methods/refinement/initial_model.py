@@ -45,7 +45,7 @@ class InitialModelOptions:
 
     diameter: float
     n_classes: int = 1
-    iterations: int = 100
+    iterations: int = 60
     symmetry: str = "C1"
     tau2_fudge: float = 4.0
     initial_resolution: float = 35.0
@@ -137,13 +137,23 @@ def start(particles: ParticleSet, poses: Poses, options: InitialModelOptions) ->
     return _solve(state, particles, options)
 
 
-def _step(particles: ParticleSet, state: InitialModel, options: InitialModelOptions) -> InitialModel:
-    generator = _generator(options.seed, state.iteration)
-    schedule = _schedule(particles, state.iteration, options)
-    batch = np.sort(torch.randperm(len(particles), generator=generator)[: schedule.batch].numpy())
-    sampling = _sampling(options, generator)
+def log_likelihood(
+    particles: ParticleSet, state: InitialModel, noise: NoiseModel, options: InitialModelOptions, *, n_images: int = 300
+) -> float:
+    """Mean log-likelihood of some particles, one grid, one noise: what runs from several seeds compare by."""
+    generator = torch.Generator().manual_seed(1)  # the same particles whatever the run's seed
+    chosen = np.sort(torch.randperm(len(particles), generator=generator)[:n_images].numpy())
+    grid = replace(options, healpix_order=max(2, options.healpix_order), oversampling=0)
+    expectation = _expectation(particles, replace(state, noise=noise), state.max_shell, _sampling(grid, None), options)
+    found = [posterior.poses.log_likelihood for posterior in expectation.batches(chosen, state.poses)]
+    return float(np.concatenate(found).mean())
+
+
+def _expectation(
+    particles: ParticleSet, state: InitialModel, max_shell: int, sampling: Sampling, options: InitialModelOptions
+) -> Expectation:
     settings = Settings(
-        max_shell=schedule.max_shell,
+        max_shell=max_shell,
         mask_radius=options.diameter / (2 * particles.pixel_size),
         max_significant=options.max_significant,
         oversample_below=options.max_significant,
@@ -151,9 +161,16 @@ def _step(particles: ParticleSet, state: InitialModel, options: InitialModelOpti
         device=options.device,
     )
     log_prior = log_fraction(state.distribution)[:, None].expand(-1, len(sampling.rotations))
-    references = Maps([d.to(options.device) for d in state.densities], schedule.max_shell, options.padding)
+    references = Maps([d.to(options.device) for d in state.densities], max_shell, options.padding)
     prior = Prior(state.noise, state.sigma_offset, log_prior)
-    expectation = Expectation(particles, references, sampling, prior, settings)
+    return Expectation(particles, references, sampling, prior, settings)
+
+
+def _step(particles: ParticleSet, state: InitialModel, options: InitialModelOptions) -> InitialModel:
+    generator = _generator(options.seed, state.iteration)
+    schedule = _schedule(particles, state.iteration, options)
+    batch = np.sort(torch.randperm(len(particles), generator=generator)[: schedule.batch].numpy())
+    expectation = _expectation(particles, state, schedule.max_shell, _sampling(options, generator), options)
     halves = [batch[0::2], batch[1::2]]
     poses, found = state.poses, []
     new_sums: list[list[VolumeAccumulator]] = [[], []]
@@ -164,8 +181,8 @@ def _step(particles: ParticleSet, state: InitialModel, options: InitialModelOpti
         new_sums[half] = sums.classes
     found[0].add_(found[1])
     merged = tuple(
-        tuple(_blend(state.sums[k][half], new_sums[half][k], schedule.step) for half in (0, 1))
-        for k in range(options.n_classes)
+        (_blend(first, new_sums[0][k], schedule.step), _blend(second, new_sums[1][k], schedule.step))
+        for k, (first, second) in enumerate(state.sums)
     )
     poses = replace(poses, norm=state.poses.norm)  # too few particles at a time to estimate contrast
     state = replace(state, poses=poses, sums=merged, max_shell=schedule.max_shell)
@@ -246,10 +263,10 @@ def _shell(particles: ParticleSet, resolution: float) -> int:
     return int(np.clip(round(particles.box * particles.pixel_size / resolution), 4, particles.box // 2 - 1))
 
 
-def _sampling(options: InitialModelOptions, generator: torch.Generator) -> Sampling:
-    perturbation = random_perturbation(options.healpix_order, generator)
+def _sampling(options: InitialModelOptions, generator: torch.Generator | None) -> Sampling:
+    perturbation = random_perturbation(options.healpix_order, generator) if generator else None
     grid: OrientationGrid = orientation_grid(options.healpix_order, options.symmetry, perturbation)
-    offset = (torch.rand(2, generator=generator, dtype=torch.float64) - 0.5).tolist()
+    offset = (torch.rand(2, generator=generator, dtype=torch.float64) - 0.5).tolist() if generator else [0.0, 0.0]
     coarse, fine = shift_grid(options.offset_range, options.offset_step, options.oversampling, (offset[0], offset[1]))
     rotations = grid.rotations()
     finer = grid.finer(options.oversampling).rotations() if options.oversampling else rotations
