@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,6 +80,10 @@ def run_job(
 def _run(project: Project, job: type[Job], params: JobParameters, place: Path, resume: bool, step: str) -> JobRun:
     from vitreous.runtime import device, memory, ranks
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "torchrun", "a job runs in one process in this version", "Start it without torchrun or srun -n"
+        )
     chosen = device.resolve(params.gpu, cpu=params.cpu)
     context = Context(
         project=project.root,

@@ -10,7 +10,6 @@ import numpy as np
 
 from vitreous.core.errors import InputError
 from vitreous.core.symmetry import canonical_name
-from vitreous.io.movies import open_movie
 from vitreous.io.relion import read_dataset
 from vitreous.job import JobParameters, parameter
 from vitreous.pipeline.project import Project
@@ -22,8 +21,6 @@ _PIXEL_2D = 3.8  # classes to 8 A are as good as any, and small boxes are quick
 _NYQUIST_MARGIN = 0.75  # the 3D pixel's Nyquist against the resolution to which Thon rings are seen
 _PARTICLES_PER_CLASS = 100
 _FEWEST_CLASSES, _MOST_CLASSES = 5, 50
-_PATCH_EXTENT = 500.0  # a patch with less than this has too little signal to be aligned
-_MOST_PATCHES = 5
 
 
 class SpaParameters(JobParameters):
@@ -134,16 +131,10 @@ def _import(road: SpaRoad) -> dict[str, Any]:
 
 def _motion(road: SpaRoad) -> dict[str, Any]:
     settings = road.settings
-    movies = read_dataset(road.path("import", "movies.star"))
-    extent = min(open_movie(road.project.root / str(movies.rows["movie_name"][0])).shape) * settings.pixel_size
-    patches = max(1, min(_MOST_PATCHES, round(extent / _PATCH_EXTENT)))
-    road.decide("motion", "patches", f"{patches} x {patches}", f"the movies are {extent:.0f} A wide")
     values: dict[str, Any] = {
         "input": road.file("import", "movies.star"),
         "dose_per_frame": settings.dose,
         "pre_exposure": settings.pre_exposure,
-        "patch_x": patches,
-        "patch_y": patches,
     }
     if settings.gain:
         values |= {"gain": _absolute(settings.gain)}
