@@ -105,6 +105,7 @@ COLUMNS: tuple[Column, ...] = (
     # FSC, postprocess, models
     _c("reference_image", "str", "", "rlnReferenceImage", "reference map of a class"),
     _c("class_distribution", "float", "", "rlnClassDistribution", "fraction of the particles in a class"),
+    _c("selected", "int", "", "rlnSelected", "1 where a class was chosen"),
     _c("accuracy_rotations", "float", "deg", "rlnAccuracyRotations", "estimated accuracy of the rotations"),
     _c("accuracy_translations", "float", "A", "rlnAccuracyTranslationsAngst", "estimated accuracy of the offsets"),
     _c("estimated_resolution", "float", "A", "rlnEstimatedResolution", "resolution where SSNR falls below 1"),

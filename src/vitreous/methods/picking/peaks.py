@@ -1,11 +1,10 @@
-"""Maxima of a score map, no two closer than allowed."""
+"""Maxima of a score map."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
-from scipy.spatial import cKDTree
 
 
 def local_maxima(
@@ -31,28 +30,3 @@ def refine_maxima(scores: Float[np.ndarray, "height width"], peaks: Int[np.ndarr
         offset = np.where(bent, 0.5 * (before - after) / np.where(bent, curvature, 1.0), 0.0)
         refined[inside, axis] += np.clip(offset, -0.5, 0.5)
     return refined
-
-
-def suppress_neighbours(
-    points: Float[np.ndarray, "n 2"], scores: Float[np.ndarray, "n"], distance: float
-) -> Bool[np.ndarray, "n"]:
-    """Greedy non-maximum suppression: go from the best down, drop what is nearer than distance to a kept point.
-
-    All points that beat every rival still in play are kept at once, so a few rounds do instead of a loop over points.
-    """
-    pairs = cKDTree(points).query_pairs(distance * (1.0 - 1e-12), output_type="ndarray")
-    rank = np.empty(len(points), dtype=np.int64)
-    rank[np.argsort(-scores, kind="stable")] = np.arange(len(points))
-    worse = np.where(rank[pairs[:, 0]] > rank[pairs[:, 1]], pairs[:, 0], pairs[:, 1])
-    better = np.where(rank[pairs[:, 0]] > rank[pairs[:, 1]], pairs[:, 1], pairs[:, 0])
-    kept = np.zeros(len(points), dtype=bool)
-    playing = np.ones(len(points), dtype=bool)
-    while playing.any():
-        live = playing[worse] & playing[better]
-        beaten = np.zeros(len(points), dtype=bool)
-        beaten[worse[live]] = True
-        winners = playing & ~beaten
-        kept |= winners
-        playing &= ~winners
-        playing[worse[winners[better]]] = False
-    return kept

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from vitreous.core.ctf import Defocus, Microscope, ctf
 from vitreous.core.fourier import lowpass, rescale
+from vitreous.core.neighbours import keep_best_apart
 from vitreous.methods.picking.background import even_out, robust_spread
 from vitreous.methods.picking.log_filter import log_response, scale_ladder
-from vitreous.methods.picking.peaks import local_maxima, refine_maxima, suppress_neighbours
+from vitreous.methods.picking.peaks import local_maxima, refine_maxima
 from vitreous.methods.picking.threshold import NoiseLaw
 
 # Working pixels across the smallest particle: enough for its LoG (sampled beyond twice its bandwidth), few enough
@@ -120,7 +121,7 @@ def _separate_maxima(
     peaks = local_maxima(scores, allowed & (scores > 0))
     positions = refine_maxima(scores, peaks)
     strengths = scores[tuple(peaks.T)]
-    kept = suppress_neighbours(positions, strengths, distance)
+    kept = keep_best_apart(positions, strengths, distance)
     return positions[kept], strengths[kept], tuple(peaks[kept].T)
 
 
