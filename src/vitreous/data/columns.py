@@ -41,6 +41,8 @@ COLUMNS: tuple[Column, ...] = (
     _c("image_dimensionality", "int", "", "rlnImageDimensionality", "2 for images, 3 for subtomograms"),
     _c("mtf_file", "str", "", "rlnMtfFileName", "detector MTF (STAR file)"),
     _c("ctf_premultiplied", "bool", "", "rlnCtfDataAreCtfPremultiplied", "images are multiplied by their CTF"),
+    _c("beam_tilt_x", "float", "mrad", "rlnBeamTiltX", "beam tilt in x"),
+    _c("beam_tilt_y", "float", "mrad", "rlnBeamTiltY", "beam tilt in y"),
     # movies and micrographs
     _c("movie_name", "str", "", "rlnMicrographMovieName", "movie file"),
     _c("micrograph_name", "str", "", "rlnMicrographName", "micrograph file"),

@@ -178,7 +178,7 @@ def _optics(columns: dict[str, NDArray[Any]]) -> tuple[Table, NDArray[np.int64]]
     if "blob/shape" in columns:
         optics |= {"box": shape[first].astype(np.int64), "image_dimensionality": np.full(len(first), 2)}
     if np.any(beam_tilt):
-        optics |= {"rlnBeamTiltX": beam_tilt[0][first], "rlnBeamTiltY": beam_tilt[1][first]}
+        optics |= {"beam_tilt_x": beam_tilt[0][first], "beam_tilt_y": beam_tilt[1][first]}
     return Table(optics), (groups.reshape(-1) + 1).astype(np.int64)
 
 

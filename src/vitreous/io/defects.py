@@ -11,7 +11,7 @@ from vitreous.core.errors import InputError
 from vitreous.io.mrc import read_image
 from vitreous.io.tiff import read_tiff
 
-_MAPS = (".mrc", ".mrcs", ".gz", ".tif", ".tiff")
+_MAPS = (".mrc", ".mrcs", ".gz", ".bz2", ".xz", ".tif", ".tiff")
 
 
 def read_defects(path: str | Path, shape: tuple[int, int]) -> NDArray[np.bool_]:

@@ -50,7 +50,7 @@ def _read(file: Path) -> NDArray[Any]:
     if ending == ".gain":
         # Thermo Fisher's own TIFF for EER movies, which are not turned upside down: neither is it.
         return read_tiff(file)[0][::-1]
-    if ending in (".mrc", ".mrcs", ".gz"):
+    if ending in (".mrc", ".mrcs", ".gz", ".bz2", ".xz"):
         return read_image(file)[0]
     raise InputError(file, "is no gain reference by its name", "Give a .mrc, .tif, .tiff or .gain file.")
 

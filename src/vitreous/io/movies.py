@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.io.eer import DEFAULT_GROUPING, EerMovie
-from vitreous.io.mrc import open_stack, read_header
+from vitreous.io.mrc import MrcStack, open_stack, read_header
 from vitreous.io.tiff import TiffMovie
 
-MOVIE_ENDINGS = (".mrc", ".mrcs", ".mrc.gz", ".mrcs.gz", ".st", ".tif", ".tiff", ".eer")
+_PLAIN = (".mrc", ".mrcs", ".st")
+_PACKED = tuple(f"{plain}.{how}" for plain in _PLAIN for how in ("gz", "bz2", "xz"))
+MOVIE_ENDINGS = (*_PLAIN, ".tif", ".tiff", ".eer", *_PACKED)
 
 
 class Movie(Protocol):
@@ -44,14 +46,19 @@ class MrcMovie:
         self.n_frames = header.shape[0]
         self.shape = (header.shape[1], header.shape[2])
         self.pixel_size: float | None = header.pixel_size or None
+        self._packed: MrcStack | None = None
 
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
         """Frames start..stop-1 as float32 (n, y, x)."""
         if not 0 <= start <= stop <= self.n_frames:
             what = f"has {self.n_frames} frames; {start + 1} to {stop} were asked for"
             raise InputError(self.path, what, "Ask for fewer.")
-        with open_stack(self.path) as stack:
-            return stack.images(slice(start, stop))
+        if self._packed is not None:
+            return self._packed.images(slice(start, stop))
+        stack = open_stack(self.path)
+        if self.path.name.lower().endswith(_PACKED):
+            self._packed = stack  # once is enough: it was read whole
+        return stack.images(slice(start, stop))
 
 
 def open_movie(path: str | Path, eer_grouping: int = DEFAULT_GROUPING, eer_upsampling: int = 1) -> Movie:

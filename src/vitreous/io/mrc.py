@@ -1,12 +1,15 @@
-"""MRC images, maps and stacks: modes 0, 1, 2, 4, 6 and 12, either byte order, gzip, memory-mapped stacks.
+"""MRC images, maps and stacks: modes 0, 1, 2, 4, 6 and 12, either byte order, compressed, memory-mapped stacks.
 
 Arrays are (y, x) or (z, y, x). A single image of a stack is named "000001@stack.mrcs", counted from 1.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
-from collections.abc import Sequence
+import lzma
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -20,7 +23,7 @@ from vitreous.data.volume import Volume
 from vitreous.io.mrc_header import HEADER_BYTES, MrcHeader, make_header, parse_header
 from vitreous.runtime.atomic import atomic_path
 
-_FLOAT32, _FLOAT16 = 2, 12
+_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _MODE_OF: dict[str, int] = {"int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint16": 6, "float16": 12}
 
 
@@ -37,8 +40,8 @@ def split_name(name: str | Path) -> tuple[int | None, str]:
 def read_header(path: str | Path) -> MrcHeader:
     """Read and check a header, the file's size included. Raises InputError where it is no whole MRC file."""
     file = Path(path)
-    if file.suffix == ".gz":
-        return parse_header(file, _read_bytes(file)[:HEADER_BYTES], None)
+    if file.suffix in _OPENERS:
+        return parse_header(file, _read_bytes(file, HEADER_BYTES), None)
     try:
         with file.open("rb") as handle:
             return parse_header(file, handle.read(HEADER_BYTES), file.stat().st_size)
@@ -52,7 +55,7 @@ def read_array(path: str | Path) -> tuple[NDArray[Any], MrcHeader]:
     Raises InputError for files that cannot be read, are cut short or hold NaN or infinity.
     """
     file = Path(path)
-    if file.suffix == ".gz":
+    if file.suffix in _OPENERS:
         raw = _read_bytes(file)
         header = parse_header(file, raw[:HEADER_BYTES], len(raw))
         flat = np.frombuffer(raw, header.dtype, int(np.prod(header.shape)), header.offset)
@@ -180,9 +183,9 @@ class MrcStack:
 
 
 def open_stack(path: str | Path) -> MrcStack:
-    """Open a stack: memory-mapped, or read whole if it is compressed (.gz)."""
+    """Open a stack: memory-mapped, or read whole if it is compressed (.gz, .bz2, .xz)."""
     file = Path(path)
-    if file.suffix == ".gz":
+    if file.suffix in _OPENERS:
         array, header = read_array(file)
     else:
         header = read_header(file)
@@ -286,13 +289,14 @@ def check_finite(path: Path, array: NDArray[Any]) -> None:
         raise InputError(path, f"holds {bad} values that are NaN or infinite", "Make or copy it anew.")
 
 
-def _read_bytes(file: Path) -> bytes:
+def _read_bytes(file: Path, size: int = -1) -> bytes:
+    """The first bytes (all by default) of a compressed file."""
     try:
-        with gzip.open(file, "rb") as handle:
-            return handle.read()
-    except (OSError, EOFError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
-            raise _unreadable(file, error) from error
+        with _OPENERS[file.suffix](file, "rb") as handle:
+            return handle.read(size)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise _unreadable(file, error) from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(file, f"cannot be decompressed ({error})", "Make or copy it anew.") from error
 
 

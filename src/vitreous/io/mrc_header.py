@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,16 @@ def parse_header(path: Path, raw: bytes, file_size: int | None) -> MrcHeader:
         extended_type=raw[104:108].decode("latin-1").strip("\0 "),
     )
     if raw[208:211] != b"MAP":
-        log.warning("%s: no MAP stamp in the header (old or written by MotionCor2); read all the same", path)
+        _warn_once(path, "no MAP stamp in the header (old or written by MotionCor2); read all the same")
     if file_size is not None:
         _check_size(path, header, file_size)
     return header
+
+
+@lru_cache(maxsize=4096)
+def _warn_once(path: Path, message: str) -> None:
+    """Headers are read more than once; a user should hear of an odd one once."""
+    log.warning("%s: %s", path, message)
 
 
 def _byte_order(path: Path, raw: bytes) -> str:
@@ -110,7 +117,7 @@ def _byte_order(path: Path, raw: bytes) -> str:
 def _dtype(path: Path, raw: bytes, order: str, mode: int) -> np.dtype[np.generic]:
     stamp, flags = struct.unpack_from(order + "2i", raw, 152)
     if mode == 0 and stamp == _IMOD_STAMP and not flags & 1:
-        log.warning("%s: bytes are unsigned (IMOD stamp); read so", path)
+        _warn_once(path, "bytes are unsigned (IMOD stamp); read so")
         return np.dtype("u1")
     return np.dtype(order + MODES[mode])
 
@@ -132,7 +139,7 @@ def _check_size(path: Path, header: MrcHeader, file_size: int) -> None:
     if file_size >= expected + section:
         raise InputError(path, f"is longer than it should be: {says}", "Make or copy it anew.")
     if file_size > expected:
-        log.warning("%s: %d bytes after the data are ignored", path, file_size - expected)
+        _warn_once(path, f"{file_size - expected} bytes after the data are ignored")
 
 
 def make_header(

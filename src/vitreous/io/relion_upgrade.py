@@ -22,8 +22,8 @@ _OPTICS_COLUMNS = (
     "box",
     "image_dimensionality",
     "mtf_file",
-    "rlnBeamTiltX",
-    "rlnBeamTiltY",
+    "beam_tilt_x",
+    "beam_tilt_y",
     "rlnBeamTiltClass",
 )
 _PIXEL_ORIGINS = {

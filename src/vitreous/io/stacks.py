@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.io.mrc import MrcStack, open_stack
 
+_PIXEL_TOLERANCE = 1e-4  # relative: sizes that only rounding tells apart are one size
 _OPEN_STACKS = 64  # file descriptors held at a time
 
 
@@ -31,6 +34,7 @@ class ParticleStack:
         self._project = Path(project)
         self._files, self._file_of, self._slice_of = _locate(dataset.rows["image_name"])
         self._open: OrderedDict[int, MrcStack] = OrderedDict()
+        self._lock = threading.Lock()
         if not len(self._file_of):
             raise InputError("particles", "are none", "Give a STAR file with particles.")
         first = self._stack(int(self._file_of[0]))
@@ -73,16 +77,27 @@ class ParticleStack:
                 raise InputError(stack.path, what, "The STAR file and the stack do not belong together.")
 
     def _stack(self, index: int) -> MrcStack:
-        if index in self._open:
-            self._open.move_to_end(index)
-            return self._open[index]
+        with self._lock:
+            if index in self._open:
+                self._open.move_to_end(index)
+                return self._open[index]
         stack = open_stack(self._project / self._files[index])
         if hasattr(self, "_box"):
             self._check_box(stack)
-        self._open[index] = stack
-        if len(self._open) > _OPEN_STACKS:
-            self._open.popitem(last=False)[1].close()
+        with self._lock:
+            self._open[index] = stack
+            if len(self._open) > _OPEN_STACKS:
+                # Not closed here: another thread may be reading it. The map goes with its last reference.
+                self._open.popitem(last=False)
         return stack
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files: a memory map would be sent to another process as a copy of the whole stack."""
+        return {**self.__dict__, "_open": OrderedDict(), "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def _check_box(self, stack: MrcStack) -> None:
         _, ny, nx = stack.shape
@@ -108,7 +123,7 @@ def _locate(names: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
 def _pixel_size(dataset: Dataset, stack: MrcStack) -> float:
     if "pixel_size" in dataset.optics:
         sizes = np.unique(dataset.optics_of_rows("pixel_size"))
-        if len(sizes) > 1:
+        if np.ptp(sizes) > _PIXEL_TOLERANCE * sizes[0]:
             what = f"have {len(sizes)} pixel sizes ({sizes.min():.4f} to {sizes.max():.4f} A)"
             raise InputError("particles", what, "Process the optics groups apart or rescale them to one pixel size.")
         return float(sizes[0])

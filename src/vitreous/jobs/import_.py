@@ -13,6 +13,7 @@ import numpy as np
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset, Kind
 from vitreous.data.table import Table
+from vitreous.io.cryosparc import read_cryosparc
 from vitreous.io.movies import open_movie
 from vitreous.io.mrc import read_header
 from vitreous.io.particle_paths import locate_stacks
@@ -39,7 +40,8 @@ class ImportParameters(JobParameters):
         "", help="movies: a pattern such as 'Movies/*.tiff', or a STAR file", aliases=("fn_in_raw",)
     )
     micrographs: str = parameter("", help="motion-corrected micrographs: a pattern or a STAR file")
-    particles: str = parameter("", help="extracted particles: a STAR file")
+    particles: str = parameter("", help="extracted particles: a STAR file, or cryoSPARC's .cs file")
+    passthrough: str = parameter("", help="cryoSPARC's passthrough .cs file, joined by uid", advanced=True)
     pixel_size: float | None = parameter(
         None, help="pixel size of movies or micrographs (default: the headers')", unit="A", aliases=("angpix",), gt=0
     )
@@ -179,7 +181,7 @@ def _list_files(kind: Kind, names: list[str], pixel_size: float, params: Any, co
     optics |= {"voltage": [float(params.voltage)], "cs": [float(params.cs)]}
     optics["amplitude_contrast"] = [float(params.amplitude_contrast)]
     if params.beam_tilt_x or params.beam_tilt_y:
-        optics |= {"rlnBeamTiltX": [params.beam_tilt_x], "rlnBeamTiltY": [params.beam_tilt_y]}
+        optics |= {"beam_tilt_x": [params.beam_tilt_x], "beam_tilt_y": [params.beam_tilt_y]}
     rows = Table({_name_column(kind): np.array(names, dtype=object), "optics_group": np.ones(len(names), np.int64)})
     return Dataset(kind, Table(optics), rows)
 
@@ -251,9 +253,17 @@ def _write(
     )
 
 
+def _read_particles(path: Path, passthrough: str, context: Context) -> Dataset:
+    if path.suffix == ".cs":
+        return read_cryosparc(path, context.project / passthrough if passthrough else None)
+    if passthrough:
+        raise InputError("--passthrough", "belongs to a .cs file", "Leave it out with a STAR file.")
+    return _read_star(path, "particles")
+
+
 def _import_particles(params: Any, context: Context) -> Outputs:
     path = context.project / params.particles
-    dataset = _read_star(path, "particles")
+    dataset = _read_particles(path, params.passthrough, context)
     dataset = locate_stacks(dataset, context.project, path)
     stack = ParticleStack(dataset, context.project)
     stack.check()

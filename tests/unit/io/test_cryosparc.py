@@ -71,7 +71,7 @@ def test_particles_in_our_terms(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows["origin_x"], 1.5 * 2.12, rtol=1e-6)
     np.testing.assert_allclose(rows["origin_y"], -2 * 2.12, rtol=1e-6)
     np.testing.assert_allclose(rows["defocus_angle"], np.rad2deg(0.5), rtol=1e-6)
-    np.testing.assert_allclose(optics["rlnBeamTiltX"], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(optics["beam_tilt_x"], 1.0, rtol=1e-5)
     assert rows["ucsfUid"][0] == str(2**63)
     matrices = euler_to_matrix(*(torch.from_numpy(rows[name]) for name in ("rot", "tilt", "psi"))).numpy()
     expected = Rotation.from_rotvec(table["alignments3D/pose"]).as_matrix().transpose(0, 2, 1)

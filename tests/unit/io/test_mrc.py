@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import logging
+import lzma
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import mrcfile
@@ -12,6 +15,7 @@ import torch
 
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
+from vitreous.io.movies import open_movie
 from vitreous.io.mrc import (
     StackWriter,
     open_stack,
@@ -148,6 +152,31 @@ def test_stack_beyond_four_gigabytes(tmp_path: Path) -> None:
         images = stack.images([n - 1, 5])
     np.testing.assert_array_equal(images[0], last)
     assert not images[1].any()
+
+
+@pytest.mark.parametrize(("ending", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)])
+def test_compressed_movies(tmp_path: Path, ending: str, pack: Callable[[bytes], bytes]) -> None:
+    data = sample("int16")
+    write_image(tmp_path / "a.mrcs", data, 1.3)
+    path = tmp_path / f"a.mrcs.{ending}"
+    path.write_bytes(pack((tmp_path / "a.mrcs").read_bytes()))
+    movie = open_movie(path)
+    assert (movie.n_frames, movie.shape, movie.pixel_size) == (4, (6, 5), 1.3)
+    for frame in range(4):
+        np.testing.assert_array_equal(movie.frames(frame, frame + 1)[0], data[frame])
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(InputError, match="cannot be decompressed"):
+        read_array(path)
+
+
+def test_an_odd_header_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_image(tmp_path / "a.mrc", sample("float32"), 1.0)
+    with (tmp_path / "a.mrc").open("ab") as handle:
+        handle.write(b"end")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            read_header(tmp_path / "a.mrc")
+    assert caplog.text.count("3 bytes after the data are ignored") == 1
 
 
 def test_gzip_and_extended_header(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_old_particles_get_optics_groups_and_origins_in_angstrom(tmp_path: Path)
     assert dataset.optics["voltage"].tolist() == [300.0, 200.0, 300.0]
     assert dataset.optics["pixel_size"].tolist() == [1.0, 1.0, 1.25]
     assert dataset.optics["optics_group"].tolist() == [1, 2, 3]
-    assert dataset.optics["rlnBeamTiltX"].tolist() == [0.5] * 3
+    assert dataset.optics["beam_tilt_x"].tolist() == [0.5] * 3
     assert dataset.rows["optics_group"].tolist() == [1, 2, 1, 3]
     assert dataset.rows["origin_x"].tolist() == [2.0, 0.0, 4.5, 5.0]
     assert dataset.rows["origin_y"].tolist() == [-3.0, 0.0, 1.0, 1.25]

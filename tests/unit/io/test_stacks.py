@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,26 @@ def test_more_stacks_than_open_files(tmp_path: Path) -> None:
     source = ParticleStack(particles([f"1@s{k}.mrcs" for k in range(70)]), tmp_path)
     for _ in range(2):
         np.testing.assert_array_equal(source[np.arange(70)].numpy(), data[:, 0])
+
+
+def test_a_source_travels_to_other_processes_and_threads(tmp_path: Path) -> None:
+    data = stacks(tmp_path, n_files=80, n=2)
+    source = ParticleStack(particles([f"{k % 2 + 1}@s{k // 2}.mrcs" for k in range(160)]), tmp_path)
+    expected = data.reshape(160, BOX, BOX)
+    _ = source[np.arange(160)]
+    packed = pickle.dumps(source)
+    assert len(packed) < 40_000
+    np.testing.assert_array_equal(pickle.loads(packed)[np.arange(160)].numpy(), expected)
+    orders = [np.random.default_rng(seed).permutation(160) for seed in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        for order, images in zip(orders, pool.map(source.__getitem__, orders), strict=True):
+            np.testing.assert_array_equal(images.numpy(), expected[order])
+
+
+def test_sizes_that_rounding_tells_apart_are_one(tmp_path: Path) -> None:
+    stacks(tmp_path)
+    source = ParticleStack(particles(["1@s0.mrcs", "2@s0.mrcs"], (1.06, 1.0600001)), tmp_path)
+    assert source.pixel_size == pytest.approx(1.06)
 
 
 def test_what_is_wrong_with_stacks(tmp_path: Path) -> None:

@@ -195,3 +195,14 @@ def test_real_particles(tmp_path: Path, data_dir: Path) -> None:
     outputs = run(tmp_path, particles=str(data_dir / "betagal_empiar10204/Extract/job009/particles.star"))
     assert outputs.metrics["n_particles"] == 2374
     assert outputs.metrics["n_stacks"] == 10
+
+
+@pytest.mark.data
+def test_real_particles_of_cryosparc(tmp_path: Path, data_dir: Path) -> None:
+    outputs = run(tmp_path, particles=str(data_dir / "particles/empiar_10076_7.cs"))
+    assert (outputs.metrics["n_particles"], outputs.metrics["box"]) == (7, 320)
+    back = read_dataset(tmp_path / "Import/job001/particles.star")
+    theirs = read_dataset(data_dir / "particles/empiar_10076_7.star")
+    np.testing.assert_allclose(back.rows["defocus_u"], theirs.rows["defocus_u"], rtol=1e-6)
+    with pytest.raises(InputError, match=r"belongs to a \.cs file"):
+        run(tmp_path, particles=str(data_dir / "particles/empiar_10076_7.star"), passthrough="x.cs")
