@@ -26,8 +26,9 @@ from vitreous.methods.maps.fourier_sampling import SampledTransform, half_ball, 
 
 _COARSE_ORDER = 2
 _COARSE_RADIUS = 6
-_REFINE_RADII = (10, 16, 26, 40)
-_KEPT = (8, 3, 1, 1)  # candidates a hand that go into each refinement
+_REFINE_RADII = (10, 16, 26)
+_FINAL_RADIUS = 40  # for the better hand alone
+_KEPT = (8, 3, 1)  # candidates a hand that go into each refinement
 _BATCH = 256
 
 
@@ -36,8 +37,8 @@ class Alignment:
     """How to bring a map onto a reference: a point p of the map (x, y, z in A from its centre) goes to M p + shift.
 
     rotation (3, 3), proper. mirrored: the map's z axis is inverted first (it has the other hand): M = R diag(1, 1, -1).
-    shift: A (x, y, z). correlation: mean FSC over the shells used, after alignment; other_hand: the same for the best
-    alignment of the other hand.
+    shift: A (x, y, z). correlation: mean FSC over the reference's first 26 shells (or to Nyquist) after alignment;
+    other_hand: the same for the best alignment of the other hand.
     """
 
     rotation: Float[Tensor, "3 3"]
@@ -110,7 +111,7 @@ def align_map(
     """
     length = reference.box * reference.voxel_size
     limit = min(0.5 / moving.voxel_size, 0.5 / reference.voxel_size)
-    largest = min(_REFINE_RADII[-1], int(0.9 * limit * length))
+    largest = min(_FINAL_RADIUS, int(0.9 * limit * length))
     reach = 1.2 * largest / length
     fixed, loose = sampled_transform(reference, reach), sampled_transform(moving, reach)
     best: dict[bool, _Candidate] = {}
@@ -122,9 +123,10 @@ def align_map(
             found = sorted((_refine(start, comparison) for start in found[:kept]), key=lambda one: -one.score)
         best[mirrored] = found[0]
     mirrored = max(best, key=lambda hand: best[hand].score)
-    winner = best[mirrored]
     other = best[not mirrored].score if len(best) > 1 else float("nan")
-    return Alignment(winner.rotation, winner.shift, mirrored, winner.score, other)
+    turned = _flip_transform(loose) if mirrored else loose
+    winner = _refine(best[mirrored], _compare(turned, fixed, length, largest))
+    return Alignment(winner.rotation, winner.shift, mirrored, best[mirrored].score, other)
 
 
 def apply_alignment(moving: Volume, alignment: Alignment, reference: Volume) -> Volume:

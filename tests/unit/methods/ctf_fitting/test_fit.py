@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mrcfile
 import numpy as np
 import pytest
 import torch
 
 from vitreous.core.ctf import Defocus, Microscope, ctf
 from vitreous.core.fourier import radius_grid
+from vitreous.io.mrc import read_image
 from vitreous.methods.ctf_fitting.correlation import Band, Correlator, Lens, flatten_band, lens_rings
 from vitreous.methods.ctf_fitting.fit import CtfFit, fit_ctf, lens_of, score_lens
 from vitreous.methods.ctf_fitting.search import SearchSettings
@@ -141,13 +141,33 @@ TUTORIAL = {
 @pytest.mark.parametrize("number", sorted(TUTORIAL))
 def test_real_power_spectrum(data_dir: Path, number: str) -> None:
     path = data_dir / f"betagal_empiar10204/MotionCorr/job002/Movies/20170629_{number}_frameImage_PS.mrc"
-    with mrcfile.open(path, permissive=True) as file:
-        amplitudes, pixel_size = np.array(file.data), float(file.voxel_size.x)
+    amplitudes, pixel_size = read_image(path)
     fit: CtfFit = fit_ctf(spectrum_from_amplitudes(amplitudes, pixel_size), Microscope(200.0, 1.4, 0.1))
     u, v, angle = TUTORIAL[number]
     assert abs(fit.defocus_u - u) < 100.0
     assert abs(fit.defocus_v - v) < 100.0
     assert angle_error(fit.defocus_angle, angle) < 8.0
+
+
+@pytest.mark.data
+def test_real_micrograph(data_dir: Path) -> None:
+    """A radial fit of this one gives 1.07 um (the data's README)."""
+    image, _ = read_image(data_dir / "more/micrographs/fei-extended.mrc.gz")
+    fit = fit_ctf(spectrum_of_micrograph(image, 0.854), Microscope(300.0, 2.7, 0.07))
+    assert fit.has_rings
+    assert abs((fit.defocus_u + fit.defocus_v) / 2 - 10700.0) < 300.0
+    assert fit.resolution < 5.0
+
+
+@pytest.mark.data
+def test_the_wrong_defocus_of_that_project_is_seen_to_be_wrong(data_dir: Path) -> None:
+    """CTFFIND's 37,034 and 35,846 A, from the wrong input, against what fits."""
+    path = data_dir / "betagal_empiar10204/MotionCorr/job002/Movies/20170629_00021_frameImage_PS.mrc"
+    amplitudes, pixel_size = read_image(path)
+    spectrum, lens = spectrum_from_amplitudes(amplitudes, pixel_size), Microscope(200.0, 1.4, 0.1)
+    right = score_lens(spectrum, lens, lens_of(*TUTORIAL["00021"]))
+    assert right > 0.2
+    assert score_lens(spectrum, lens, lens_of(37034.9, 35846.5, -14.8)) < 0.1 * right
 
 
 @pytest.mark.parametrize(
