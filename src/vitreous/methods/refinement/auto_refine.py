@@ -1,0 +1,263 @@
+"""Gold-standard auto-refine: two halves of the particles, refined independently, decide how far to go.
+
+Each iteration: choose the sampling; one pass of expectation and maximisation over each half with its own reference;
+compare the halves; new references, noise and priors; judge progress. When neither resolution nor poses improve at
+the finest useful sampling, a last iteration goes to Nyquist and joins the halves.
+Scheres (2012) J. Struct. Biol. 180, 519; Scheres and Chen (2012) Nat. Methods 9, 853.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.core.fourier import lowpass, to_fourier, to_real
+from vitreous.core.fsc import resolution_shell
+from vitreous.core.symmetry import symmetric_distance
+from vitreous.kernels.backproject import VolumeAccumulator
+from vitreous.methods.refinement.accuracy import accuracies, grey_scale, pose_changes
+from vitreous.methods.refinement.auto_refine_state import (
+    AutoRefineOptions,
+    AutoRefineState,
+    HalfModel,
+    Schedule,
+)
+from vitreous.methods.refinement.auto_sampling import (
+    advance,
+    count_directions,
+    direction_prior,
+    first_schedule,
+    global_sampling,
+    is_local,
+    judge,
+    local_samplings,
+    perturbations,
+)
+from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
+from vitreous.methods.refinement.gold_standard import combine, compare_halves, flatten_solvent
+from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximise
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.references import Maps
+from vitreous.methods.refinement.sampling import Sampling
+from vitreous.methods.refinement.statistics import initial_noise, new_noise, new_sigma_offset, signal_power
+
+_SURE = 0.1  # mean largest posterior weight from which the resolution may grow in leaps
+_FIRST_SIGMA_OFFSET = 10.0  # A
+
+
+def auto_refine(
+    particles: ParticleSet,
+    poses: Poses,
+    half_sets: NDArray[np.int64],
+    reference: Float[Tensor, "box box box"],
+    options: AutoRefineOptions,
+    resume: AutoRefineState | None = None,
+) -> Iterator[AutoRefineState]:
+    """Yield the state after each iteration until the final one; from `resume` on where it is given.
+
+    half_sets: 1 or 2 for each particle; no image of one half ever has a part in the other's reference.
+    Randomness depends on seed and iteration alone: a resumed run ends where an uninterrupted one would.
+    """
+    state = resume or start(particles, poses, half_sets, reference, options)
+    while not state.schedule.final:
+        state = _iterate(particles, state, options)
+        yield state
+
+
+def start(
+    particles: ParticleSet,
+    poses: Poses,
+    half_sets: NDArray[np.int64],
+    reference: Float[Tensor, "box box box"],
+    options: AutoRefineOptions,
+) -> AutoRefineState:
+    """The state before the first iteration: both halves with the same low-passed reference."""
+    box, pixel_size = particles.box, particles.pixel_size
+    shell = max(1, round(box * pixel_size / options.ini_high))
+    low = lowpass((box,) * 3, pixel_size, options.ini_high).to(torch.float32)
+    density = to_real(to_fourier(reference.to(torch.float32), 3) * low, (box,) * 3, 3)
+    density = flatten_solvent(density, pixel_size, options)
+    generator = _generator(options.seed, 0)
+    noise = initial_noise(particles, poses, _mask_radius(particles, options), generator, device=options.device)
+    schedule = first_schedule(options, shell)
+    if not options.absolute_grey:
+        sampling, _ = global_sampling(schedule, options, torch.eye(3, dtype=torch.float64), (0.0, 0.0))
+        references = Maps([density], shell, options.padding)
+        everyone = np.arange(len(particles))
+        radius = _mask_radius(particles, options)
+        density = density * grey_scale(
+            particles, everyone, poses, references, noise, sampling, shell, radius, generator
+        )
+    empty = torch.zeros(box // 2 + 1, dtype=torch.float64)
+    nothing = torch.zeros(0, dtype=torch.float64)
+    half = HalfModel(density, noise, _FIRST_SIGMA_OFFSET / pixel_size, signal_power(density[None])[0], empty, nothing)
+    blank = torch.zeros(0, 0, 0)
+    return AutoRefineState(
+        iteration=0,
+        poses=poses,
+        half_sets=half_sets,
+        halves=(half, half),
+        schedule=schedule,
+        curve=empty,
+        max_shell=0,
+        shell=shell,
+        rotation_change=999.0,
+        offset_change=999.0,
+        rotation_accuracy=0.0,
+        offset_accuracy=0.0,
+        log_likelihood=0.0,
+        high_fsc_at_limit=False,
+        half_maps=blank[None],
+        density=blank,
+    )
+
+
+def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefineOptions) -> AutoRefineState:
+    iteration = state.iteration + 1
+    generator = _generator(options.seed, iteration)
+    schedule = advance(state, options) if state.iteration else state.schedule
+    max_shell = particles.box // 2 if schedule.final else _next_max_shell(state, particles.box, options)
+    rotation_accuracy, offset_accuracy = _accuracies(particles, state, max_shell, options, generator)
+    shifted = perturbations(schedule, options, generator)
+    halves, sums, log_likelihood = [], [], 0.0
+    poses = state.poses
+    for number, half in enumerate(state.halves, 1):
+        mine = np.flatnonzero(state.half_sets == number)
+        new_poses, renewed, half_sums, statistics = _half_pass(
+            particles, mine, state.poses, half, schedule, max_shell, shifted, options
+        )
+        poses = poses.put(mine, new_poses.take(mine))
+        halves.append(renewed)
+        sums.append(half_sums)
+        log_likelihood += statistics.log_likelihood
+    gold, completed = compare_halves((sums[0], sums[1]), particles.pixel_size, options)
+    shell = resolution_shell(gold.curve[: max_shell + 1])
+    distance = symmetric_distance(
+        torch.from_numpy(state.poses.rotations), torch.from_numpy(poses.rotations), options.symmetry
+    )
+    rotation_change, offset_change = pose_changes(state.poses, poses, distance)
+    finished = [
+        replace(half, density=result.density, tau2=result.tau2, sigma2=result.sigma2)
+        for half, result in zip(halves, gold.halves, strict=True)
+    ]
+    whole = combine(completed, gold.curve, particles.pixel_size, options) if schedule.final else None
+    return AutoRefineState(
+        iteration=iteration,
+        poses=poses,
+        half_sets=state.half_sets,
+        halves=(finished[0], finished[1]),
+        schedule=judge(schedule, shell, rotation_change, offset_change),
+        curve=gold.curve,
+        max_shell=max_shell,
+        shell=shell,
+        rotation_change=rotation_change,
+        offset_change=offset_change,
+        rotation_accuracy=rotation_accuracy,
+        offset_accuracy=offset_accuracy,
+        log_likelihood=log_likelihood,
+        high_fsc_at_limit=bool(gold.curve[max_shell - 1] > 0.2),
+        half_maps=gold.unfiltered,
+        density=torch.zeros(0, 0, 0) if whole is None else whole.density,
+    )
+
+
+def _half_pass(
+    particles: ParticleSet,
+    mine: NDArray[np.int64],
+    poses: Poses,
+    half: HalfModel,
+    schedule: Schedule,
+    max_shell: int,
+    shifted: tuple[Tensor, tuple[float, float]],
+    options: AutoRefineOptions,
+) -> tuple[Poses, HalfModel, VolumeAccumulator, Statistics]:
+    """Expectation and maximisation over one half: new poses (of all, changed for `mine`), noise, priors, sums."""
+    references = Maps([half.density.to(options.device)], max_shell, options.padding)
+    sums = MapSums(1, particles.box, max_shell, options.padding, options.device)
+    total = Statistics.empty(particles.n_groups, particles.box, 1, 1)
+    new_poses, directions = poses, half.directions
+    if is_local(schedule, options):
+        for chunk, sampling, candidates in local_samplings(schedule, options, mine, poses.rotations, *shifted):
+            flat = torch.zeros(1, len(sampling.rotations))
+            prior = Prior(half.noise, half.sigma_offset, flat, candidates=candidates)
+            expectation = _expectation(particles, references, sampling, prior, max_shell, options)
+            found, statistics = maximise(expectation, chunk, poses, sums)
+            new_poses = new_poses.put(chunk, found.take(chunk))
+            total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
+    else:
+        sampling, grid = global_sampling(schedule, options, *shifted)
+        prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions))
+        expectation = _expectation(particles, references, sampling, prior, max_shell, options)
+        new_poses, statistics = maximise(expectation, mine, poses, sums)
+        directions = count_directions(grid, statistics.row_weights)
+        total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
+    if not options.norm_correction:
+        new_poses = replace(new_poses, norm=poses.norm)
+    renewed = replace(
+        half,
+        noise=new_noise(total, particles.box, half.noise),
+        sigma_offset=new_sigma_offset(total),
+        directions=directions,
+    )
+    return new_poses, renewed, sums.classes[0], total
+
+
+def _expectation(
+    particles: ParticleSet,
+    references: Maps,
+    sampling: Sampling,
+    prior: Prior,
+    max_shell: int,
+    options: AutoRefineOptions,
+) -> Expectation:
+    coarse = sampling.coarse_shell(particles.box, particles.pixel_size, options.diameter)
+    settings = Settings(
+        max_shell=max_shell,
+        mask_radius=_mask_radius(particles, options),
+        coarse_shell=min(max_shell, coarse),
+        adaptive_fraction=options.adaptive_fraction,
+        low_precision=options.low_precision,
+        memory=options.memory,
+        device=options.device,
+    )
+    return Expectation(particles, references, sampling, prior, settings)
+
+
+def _next_max_shell(state: AutoRefineState, box: int, options: AutoRefineOptions) -> int:
+    """Highest shell to compare: the resolution reached and incr_size beyond.
+
+    Where poses are sure and the halves still agree at the last limit, a quarter of the way to Nyquist beyond.
+    """
+    sure = state.average_max_probability > _SURE and state.high_fsc_at_limit
+    leap = max(options.incr_size, round(0.25 * box / 2)) if sure else options.incr_size
+    return min(box // 2, state.shell + leap)
+
+
+def _accuracies(
+    particles: ParticleSet,
+    state: AutoRefineState,
+    max_shell: int,
+    options: AutoRefineOptions,
+    generator: torch.Generator,
+) -> tuple[float, float]:
+    """The worse of the two halves' accuracies of angles (degrees) and offsets (pixels)."""
+    found = []
+    for number, half in enumerate(state.halves, 1):
+        references = Maps([half.density], max_shell, options.padding)
+        mine = np.flatnonzero(state.half_sets == number)
+        found.append(accuracies(particles, mine, state.poses, references, half.noise, max_shell, generator))
+    return max(a for a, _ in found), max(b for _, b in found)
+
+
+def _mask_radius(particles: ParticleSet, options: AutoRefineOptions) -> float:
+    return options.diameter / (2.0 * particles.pixel_size)
+
+
+def _generator(seed: int, iteration: int) -> torch.Generator:
+    return torch.Generator().manual_seed(1_000_003 * seed + iteration)

@@ -1,0 +1,188 @@
+"""The sampling of auto-refine: from the global grid to ever finer, then local ones, and when to stop.
+
+Scheres (2012) J. Struct. Biol. 180, 519, section 2.6: the grid is made twice finer when neither the resolution nor
+the poses have improved, until the step is finer than the estimated accuracy of the angles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitreous.core.so3 import (
+    OrientationGrid,
+    angular_step,
+    n_in_plane,
+    neighbourhoods,
+    orientation_grid,
+    random_perturbation,
+)
+from vitreous.core.symmetry import reduce_to_asymmetric_unit
+from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, Schedule
+from vitreous.methods.refinement.expectation import Candidates
+from vitreous.methods.refinement.sampling import Sampling, shift_grid
+
+# A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
+_ACCURACY_SHARE = 0.75
+_PATIENCE = 1
+_LEAST_IMPROVEMENT = 0.97
+_LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time
+
+
+def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
+    """Where refinement starts."""
+    return Schedule(options.first_order, options.offset_range, options.offset_step, best_shell=shell)
+
+
+def is_local(schedule: Schedule, options: AutoRefineOptions) -> bool:
+    """Whether orientations are searched around each particle's last one alone."""
+    return schedule.order >= options.local_order
+
+
+def advance(state: AutoRefineState, options: AutoRefineOptions) -> Schedule:
+    """The schedule of the next iteration: the same, a finer grid, or the final one."""
+    schedule = state.schedule
+    stuck = schedule.no_gain >= _PATIENCE and schedule.no_change >= _PATIENCE
+    fine_step = angular_step(schedule.order + options.oversampling)
+    fine_enough = schedule.fine_enough or fine_step < _ACCURACY_SHARE * state.rotation_accuracy
+    if state.iteration + 1 >= options.max_iterations or (stuck and fine_enough):
+        return replace(schedule, fine_enough=fine_enough, final=True)
+    if not stuck or fine_enough:
+        return replace(schedule, fine_enough=fine_enough)
+    reach, step = _finer_offsets(state, options)
+    return Schedule(schedule.order + 1, reach, step, best_shell=schedule.best_shell)
+
+
+def _finer_offsets(state: AutoRefineState, options: AutoRefineOptions) -> tuple[float, float]:
+    """Range and step (pixels) of the coarse offset grid after the angles were made finer.
+
+    The step follows the accuracy of the offsets, the range their last changes; at most 9 x 9 offsets.
+    """
+    split = 2**options.oversampling
+    step = min(1.5, _ACCURACY_SHARE * state.offset_accuracy) * split
+    reach = min(5.0 * state.offset_change, 1.3 * state.schedule.offset_range)
+    step = min(step, state.schedule.offset_step)
+    reach = max(reach, 1.5 * step)
+    return reach, max(step, reach / 4.0)
+
+
+def judge(schedule: Schedule, shell: int, rotation_change: float, offset_change: float) -> Schedule:
+    """Count the iterations without gain in resolution and without smaller changes of the poses."""
+    shrinks = (
+        rotation_change < _LEAST_IMPROVEMENT * schedule.smallest_rotation
+        or offset_change < _LEAST_IMPROVEMENT * schedule.smallest_offset
+    )
+    return replace(
+        schedule,
+        no_gain=0 if shell > schedule.best_shell else schedule.no_gain + 1,
+        no_change=0 if shrinks else schedule.no_change + 1,
+        smallest_rotation=min(schedule.smallest_rotation, rotation_change),
+        smallest_offset=min(schedule.smallest_offset, offset_change),
+        best_shell=max(schedule.best_shell, shell),
+    )
+
+
+def perturbations(
+    schedule: Schedule, options: AutoRefineOptions, generator: torch.Generator
+) -> tuple[Float[Tensor, "3 3"], tuple[float, float]]:
+    """One random displacement of the orientations and of the offsets for a whole iteration."""
+    rotation = random_perturbation(schedule.order, generator, options.perturb)
+    offset = (torch.rand(2, generator=generator, dtype=torch.float64) * 2.0 - 1.0) * options.perturb
+    return rotation, (float(offset[0]), float(offset[1]))
+
+
+def global_sampling(
+    schedule: Schedule,
+    options: AutoRefineOptions,
+    perturbation: Float[Tensor, "3 3"],
+    offset_perturbation: tuple[float, float],
+) -> tuple[Sampling, OrientationGrid]:
+    """All orientations of the asymmetric unit."""
+    grid = orientation_grid(schedule.order, options.symmetry, perturbation)
+    return _sampling(grid, schedule, options, offset_perturbation), grid
+
+
+def local_samplings(
+    schedule: Schedule,
+    options: AutoRefineOptions,
+    indices: NDArray[np.int64],
+    rotations: NDArray[np.float64],
+    perturbation: Float[Tensor, "3 3"],
+    offset_perturbation: tuple[float, float],
+) -> Iterator[tuple[NDArray[np.int64], Sampling, Candidates]]:
+    """For chunks of the particles `indices` the orientations near their last ones, and each one's own list.
+
+    rotations: of all particles. Particles that look alike stand together, so that they share projections. The
+    prior's standard deviation is the coarse step (twice the fine one), cut at three.
+    """
+    sigma = angular_step(schedule.order)
+    poses = reduce_to_asymmetric_unit(torch.from_numpy(rotations[indices]), options.symmetry)
+    order = _by_direction(poses)
+    n_all = len(rotations)
+    for first in range(0, len(indices), _LOCAL_CHUNK):
+        chosen = order[first : first + _LOCAL_CHUNK]
+        near = neighbourhoods(schedule.order, poses[torch.from_numpy(chosen)], sigma, perturbation)
+        numbers, rows = np.unique(near.orientations.numpy(), return_inverse=True)
+        grid = OrientationGrid(schedule.order, torch.from_numpy(numbers), perturbation)
+        counts = np.zeros(n_all, dtype=np.int64)
+        particles = indices[chosen]
+        counts[particles] = np.diff(near.starts.numpy())
+        starts, where = _in_particle_order(particles, near.starts.numpy(), counts)
+        candidates = Candidates(starts, rows[where].astype(np.int64), near.log_prior.numpy()[where].astype(np.float32))
+        yield particles, _sampling(grid, schedule, options, offset_perturbation), candidates
+
+
+def _by_direction(poses: Tensor) -> NDArray[np.int64]:
+    """Order of particles along a coarse raster of directions, then of in-plane angles."""
+    tilt = torch.floor(torch.acos(poses[:, 2, 2].clamp(-1, 1)) * 8)
+    rot = torch.floor(torch.atan2(poses[:, 2, 1], poses[:, 2, 0]) * 8)
+    psi = torch.atan2(poses[:, 1, 2], -poses[:, 0, 2])
+    return np.lexsort((psi.numpy(), rot.numpy(), tilt.numpy()))
+
+
+def _in_particle_order(
+    particles: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lists laid end to end in the order of `particles` brought into the order of all particles: starts, positions."""
+    ascending = np.argsort(particles, kind="stable")
+    lengths = counts[particles[ascending]]
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.concatenate([[0], np.cumsum(counts)]), np.repeat(starts[:-1][ascending], lengths) + within
+
+
+def _sampling(
+    grid: OrientationGrid, schedule: Schedule, options: AutoRefineOptions, offset_perturbation: tuple[float, float]
+) -> Sampling:
+    shifts, fine_shifts = shift_grid(
+        schedule.offset_range, schedule.offset_step, options.oversampling, offset_perturbation
+    )
+    fine = grid.finer(options.oversampling)
+    return Sampling(grid.rotations(), fine.rotations(), shifts, fine_shifts, grid.step)
+
+
+def direction_prior(grid: OrientationGrid, directions: Float[Tensor, "pixels"]) -> Float[Tensor, "1 r"]:
+    """Log-prior of each coarse orientation from how many particles had each direction in the last iteration.
+
+    One is added to each direction's count, so that none is shut out. Uniform where there are no counts yet.
+    """
+    n_psi = n_in_plane(grid.order)
+    pixels = torch.div(grid.orientations, n_psi, rounding_mode="floor")
+    n_directions = len(grid) // n_psi
+    if directions.numel() != 12 * 4**grid.order:
+        return torch.full((1, len(grid)), -math.log(len(grid)))
+    total = directions.sum() + n_directions
+    return torch.log((directions[pixels] + 1.0) / (total * n_psi))[None].to(torch.float32)
+
+
+def count_directions(grid: OrientationGrid, row_weights: Float[Tensor, "1 r"]) -> Float[Tensor, "pixels"]:
+    """Posterior number of particles by HEALPix pixel."""
+    pixels = torch.div(grid.orientations, n_in_plane(grid.order), rounding_mode="floor")
+    total = torch.zeros(12 * 4**grid.order, dtype=torch.float64)
+    return total.index_add_(0, pixels, row_weights[0].to(torch.float64))

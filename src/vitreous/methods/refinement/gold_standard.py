@@ -1,0 +1,115 @@
+"""From the sums of two independent halves to their maps: FSC, priors from it, regularised references.
+
+Scheres and Chen (2012) Nat. Methods 9, 853; Scheres (2012) J. Struct. Biol. 180, 519, section 2.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vitreous.core.masks import soft_sphere
+from vitreous.kernels.backproject import VolumeAccumulator
+from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions
+from vitreous.methods.refinement.reconstruct import (
+    Reconstruction,
+    complete,
+    join_low_resolution,
+    reconstruct,
+    shell_weight,
+)
+
+_LEAST_FSC, _MOST_FSC = 0.001, 0.999
+
+
+@dataclass(frozen=True)
+class HalfResult:
+    """What one half's sums say. density: the regularised, masked reference; tau2 and sigma2 by shell."""
+
+    density: Float[Tensor, "box box box"]
+    tau2: Float[Tensor, "shells"]
+    sigma2: Float[Tensor, "shells"]
+
+
+@dataclass(frozen=True)
+class GoldStandard:
+    """Two halves compared. curve: FSC by shell; unfiltered: the unregularised half-maps (2, box, box, box)."""
+
+    curve: Float[Tensor, "shells"]
+    unfiltered: Float[Tensor, "halves box box box"]
+    halves: tuple[HalfResult, HalfResult]
+
+
+def signal_to_noise(curve: Float[Tensor, "shells"]) -> Float[Tensor, "shells"]:
+    """SSNR of a map from the FSC of two like it: FSC / (1 - FSC), float64."""
+    bounded = curve.to(torch.float64).clamp(_LEAST_FSC, _MOST_FSC)
+    return bounded / (1.0 - bounded)
+
+
+def whole_map_fsc(curve: Float[Tensor, "shells"]) -> Float[Tensor, "shells"]:
+    """Expected correlation of the whole map with the truth, sqrt(2 FSC / (1 + FSC)) (Rosenthal, Henderson 2003)."""
+    positive = curve.to(torch.float64).clamp(min=0.0)
+    return (2.0 * positive / (1.0 + positive)).sqrt()
+
+
+def compare_halves(
+    sums: tuple[VolumeAccumulator, VolumeAccumulator], pixel_size: float, options: AutoRefineOptions
+) -> tuple[GoldStandard, tuple[VolumeAccumulator, VolumeAccumulator]]:
+    """FSC of the two halves' sums and each half's regularised map; also the completed sums, not joined.
+
+    The FSC is taken before the halves share their low resolution.
+    """
+    completed = (complete(sums[0], options.symmetry), complete(sums[1], options.symmetry))
+    plain = Reconstruction(gridding_iterations=options.gridding_iterations)
+    unfiltered = [reconstruct(half, options=plain) for half in completed]
+    curve = options.half_map_fsc(unfiltered[0], unfiltered[1]).to(torch.float64)
+    max_shell = completed[0].max_radius
+    curve = torch.where(torch.arange(len(curve)) <= max_shell, curve, torch.zeros_like(curve))
+    join_shell = int(completed[0].box * pixel_size / options.join_halves) if options.join_halves > 0 else 0
+    joined = join_low_resolution(completed[0], completed[1], join_shell)
+    results = [regularised(half, curve, pixel_size, options) for half in joined]
+    return GoldStandard(curve, torch.stack(unfiltered), (results[0], results[1])), completed
+
+
+def regularised(
+    completed: VolumeAccumulator, curve: Float[Tensor, "shells"], pixel_size: float, options: AutoRefineOptions
+) -> HalfResult:
+    """The Wiener map with a prior that makes its SSNR what the FSC says, solvent flattened.
+
+    Shells that were not compared come out empty.
+    """
+    weight = shell_weight(completed)
+    sigma2 = torch.where(weight > 0, 1.0 / weight.clamp(min=1e-300), 0.0)
+    tau2 = signal_to_noise(curve) * sigma2
+    how = Reconstruction(options.tau2_fudge, options.gridding_iterations)
+    density = flatten_solvent(reconstruct(completed, tau2, how), pixel_size, options)
+    return HalfResult(density, tau2, sigma2)
+
+
+def combine(
+    completed: tuple[VolumeAccumulator, VolumeAccumulator],
+    curve: Float[Tensor, "shells"],
+    pixel_size: float,
+    options: AutoRefineOptions,
+) -> HalfResult:
+    """The map of both halves together, regularised with the SSNR expected of the whole."""
+    both = replace(
+        completed[0],
+        data=completed[0].data + completed[1].data,
+        weight=completed[0].weight + completed[1].weight,
+    )
+    return regularised(both, whole_map_fsc(curve), pixel_size, options)
+
+
+def flatten_solvent(
+    density: Float[Tensor, "box box box"], pixel_size: float, options: AutoRefineOptions
+) -> Float[Tensor, "box box box"]:
+    """The density within the mask: the user's, or a soft sphere of the particle's diameter."""
+    if options.mask is not None:
+        return density * options.mask
+    box = density.shape[-1]
+    radius = min(options.diameter / (2.0 * pixel_size), box / 2 - 5)
+    return density * soft_sphere(box, radius, ndim=3, dtype=density.dtype, device=density.device)
