@@ -12,14 +12,16 @@ once. Alongside, the expected gain of each image by shell, from which noise and 
 
 from __future__ import annotations
 
+import numpy as np
 from jaxtyping import Complex
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.kernels.compare.inputs import WhitenedImages
 from vitreous.kernels.weighted_sums import cpu, cuda
 from vitreous.kernels.weighted_sums.inputs import WeightedSamples, WeightedSums
 
-__all__ = ["WeightedSamples", "WeightedSums", "weighted_sums"]
+__all__ = ["WeightedSamples", "WeightedSums", "pair_totals", "weighted_sums"]
 
 
 def weighted_sums(
@@ -36,3 +38,11 @@ def weighted_sums(
     """
     form = cuda if masked.data.is_cuda else cpu
     return form.sums(masked, unmasked, references, phases, samples, shell_starts)
+
+
+def pair_totals(samples: WeightedSamples, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each (image, row) pair, (n_pairs, 4): sum of w, of w y, of w x and of w (y^2 + x^2) over its shifts.
+
+    shifts: (n_shifts, 2), y and x of the shifts that the samples number.
+    """
+    return cpu.pair_totals(samples, shifts)

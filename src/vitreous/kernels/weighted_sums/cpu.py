@@ -8,6 +8,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.kernels.compare.cuda import split
@@ -91,3 +92,22 @@ def _sums(masked, unmasked, references, table, samples, layout, out):  # type: i
                         mixed[k] += w * table[t, k]
                 _add_image(unmasked[0][i], unmasked[1][i], mixed, weight, out_data[u], out_power[u])
                 _add_gain(masked[0][i], masked[1][i], references[rows[p]], mixed, weight, shell_starts, gains[chunk, i])
+
+
+def pair_totals(samples: WeightedSamples, shifts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """See `weighted_sums.pair_totals`."""
+    out = np.zeros((samples.n_pairs, 4), np.float64)
+    _pair_totals(samples.starts, samples.shifts, samples.weights, np.ascontiguousarray(shifts, np.float64), out)
+    return out
+
+
+@numba.njit(cache=True, parallel=True)
+def _pair_totals(starts, shifts, weights, positions, out):  # type: ignore[no-untyped-def]
+    for p in numba.prange(starts.shape[0] - 1):
+        for e in range(starts[p], starts[p + 1]):
+            w = np.float64(weights[e])
+            y, x = positions[shifts[e], 0], positions[shifts[e], 1]
+            out[p, 0] += w
+            out[p, 1] += w * y
+            out[p, 2] += w * x
+            out[p, 3] += w * (y * y + x * x)

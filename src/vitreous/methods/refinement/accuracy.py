@@ -43,23 +43,25 @@ def accuracies(
     coefficients = Coefficients.within(particles.box, max_shell)
     weight = particles.ctf(chosen, coefficients).square()
     sigma2 = coefficients.spread(noise.sigma2[torch.from_numpy(particles.optics_group[chosen])]).to(torch.float32)
-    weight = weight / sigma2
-    weight[:, coefficients.shells == 0] = 0.0
-    angles, offsets = [], []
-    for i, particle in enumerate(chosen):
-        pose = torch.from_numpy(poses.rotations[particle])
-        axis = random_rotations(1, generator)[0, 0]
-        turns = axis_angle_to_matrix(axis.expand(len(_ANGLES), 3), _ANGLES)
-        both = torch.cat([pose[None], turns @ pose])
-        slices = references.slices(int(poses.classes[particle]), both, coefficients.coordinates).cpu()
-        evidence = 0.5 * ((slices[1:] - slices[:1]).abs().square() * weight[i]).sum(1)
-        angles.append(_crossing(_ANGLES, evidence.to(torch.float64)))
-        direction = math.pi * 2 * float(torch.rand(1, generator=generator))
-        shifts = _OFFSETS[:, None] * torch.tensor([math.sin(direction), math.cos(direction)], dtype=torch.float64)
-        moved = (coefficients.shift_phases(shifts) - 1.0).abs().square()
-        evidence = 0.5 * (moved * slices[0].abs().square() * weight[i]).sum(1)
-        offsets.append(_crossing(_OFFSETS, evidence.to(torch.float64)))
+    weight = (weight / sigma2) * (coefficients.shells > 0)
+    n, poses_now = len(chosen), torch.from_numpy(poses.rotations[chosen])
+    axes = random_rotations(n, generator)[:, 0]
+    turns = axis_angle_to_matrix(axes[:, None].expand(n, len(_ANGLES), 3), _ANGLES.expand(n, -1))
+    tried = torch.cat([poses_now[:, None], turns @ poses_now[:, None]], 1)  # (n, 1 + angles, 3, 3)
+    slices = references.slices(0, tried.reshape(-1, 3, 3), coefficients.coordinates).cpu()
+    slices = slices.reshape(n, -1, len(coefficients))
+    angle_evidence = 0.5 * torch.einsum("nam,nm->na", _power(slices[:, 1:] - slices[:, :1]), weight)
+    heading = 2.0 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
+    shifts = _OFFSETS[:, None] * torch.stack([heading.sin(), heading.cos()], -1)[:, None]  # (n, offsets, 2)
+    moved = _power(coefficients.shift_phases(shifts) - 1.0)
+    offset_evidence = 0.5 * torch.einsum("nam,nm->na", moved, _power(slices[:, 0]) * weight)
+    angles = [_crossing(_ANGLES, evidence) for evidence in angle_evidence.to(torch.float64)]
+    offsets = [_crossing(_OFFSETS, evidence) for evidence in offset_evidence.to(torch.float64)]
     return float(np.mean(angles)), float(np.mean(offsets))
+
+
+def _power(values: Tensor) -> Tensor:
+    return torch.view_as_real(values).square().sum(-1)
 
 
 def _crossing(sizes: Tensor, evidence: Tensor) -> float:

@@ -182,18 +182,20 @@ def _half_pass(
     sums = MapSums(1, particles.box, max_shell, options.padding, options.device)
     total = Statistics.empty(particles.n_groups, particles.box, 1, 1)
     new_poses, directions = poses, half.directions
+    is_first = half.directions.numel() == 0
+    most = options.first_samples if is_first and not options.absolute_grey else 2**62
     if is_local(schedule, options):
         for chunk, sampling, candidates in local_samplings(schedule, options, mine, poses.rotations, *shifted):
             flat = torch.zeros(1, len(sampling.rotations))
             prior = Prior(half.noise, half.sigma_offset, flat, candidates=candidates)
-            expectation = _expectation(particles, references, sampling, prior, max_shell, options)
+            expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
             found, statistics = maximise(expectation, chunk, poses, sums)
             new_poses = new_poses.put(chunk, found.take(chunk))
             total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
     else:
         sampling, grid = global_sampling(schedule, options, *shifted)
         prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions))
-        expectation = _expectation(particles, references, sampling, prior, max_shell, options)
+        expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
         new_poses, statistics = maximise(expectation, mine, poses, sums)
         directions = count_directions(grid, statistics.row_weights)
         total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
@@ -215,6 +217,7 @@ def _expectation(
     prior: Prior,
     max_shell: int,
     options: AutoRefineOptions,
+    max_significant: int,
 ) -> Expectation:
     coarse = sampling.coarse_shell(particles.box, particles.pixel_size, options.diameter)
     settings = Settings(
@@ -222,6 +225,7 @@ def _expectation(
         mask_radius=_mask_radius(particles, options),
         coarse_shell=min(max_shell, coarse),
         adaptive_fraction=options.adaptive_fraction,
+        max_significant=max_significant,
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,

@@ -27,7 +27,9 @@ class AutoRefineOptions:
     coarse grid (None: 2, or 3 for T, O and I); offset_range and offset_step: of the first coarse grid (pixels);
     local_order: order from which searches are local; join_halves: halves share what is coarser than this (A);
     mask: replaces the sphere around the references; absolute_grey: the reference's grey values are those of the
-    data; half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask).
+    data; first_samples: most coarse samples a particle keeps in the first iteration where they are not (a reference of
+    guessed grey values says little about how sure a pose is; RELION then keeps one, by cross-correlation);
+    half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask).
     """
 
     symmetry: str
@@ -47,6 +49,7 @@ class AutoRefineOptions:
     gridding_iterations: int = 0
     norm_correction: bool = True
     absolute_grey: bool = False
+    first_samples: int = 100
     low_precision: bool = True
     mask: Float[Tensor, "box box box"] | None = None
     half_map_fsc: Callable[[Tensor, Tensor], Tensor] = fsc

@@ -32,7 +32,7 @@ from vitreous.methods.refinement.sampling import Sampling, shift_grid
 # A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
 _ACCURACY_SHARE = 0.75
 _PATIENCE = 1
-_LEAST_IMPROVEMENT = 0.97
+_LEAST_IMPROVEMENT = 0.9
 _LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time
 
 
@@ -51,7 +51,8 @@ def advance(state: AutoRefineState, options: AutoRefineOptions) -> Schedule:
     schedule = state.schedule
     stuck = schedule.no_gain >= _PATIENCE and schedule.no_change >= _PATIENCE
     fine_step = angular_step(schedule.order + options.oversampling)
-    fine_enough = schedule.fine_enough or fine_step < _ACCURACY_SHARE * state.rotation_accuracy
+    # Judged anew each time: a poor early reference makes the accuracy look worse than it is.
+    fine_enough = fine_step < _ACCURACY_SHARE * state.rotation_accuracy
     if state.iteration + 1 >= options.max_iterations or (stuck and fine_enough):
         return replace(schedule, fine_enough=fine_enough, final=True)
     if not stuck or fine_enough:

@@ -23,7 +23,7 @@ from vitreous.kernels.backproject import (
     empty_images,
     empty_volume,
 )
-from vitreous.kernels.weighted_sums import WeightedSums, weighted_sums
+from vitreous.kernels.weighted_sums import WeightedSums, pair_totals, weighted_sums
 from vitreous.methods.refinement.expectation import Expectation, Posterior
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.references import psi_of
@@ -193,17 +193,18 @@ def _count(e: Expectation, posterior: Posterior, residual: Tensor, statistics: S
     statistics.residual.index_add_(0, groups, residual.cpu())
     statistics.group_sizes.index_add_(0, groups, torch.ones(len(groups), dtype=torch.float64))
     samples = posterior.samples
-    entry_pairs = np.repeat(np.arange(samples.n_pairs), np.diff(samples.starts))
-    fine = samples.rows[entry_pairs]
-    a, n_rotations = posterior.level.orientation_children, len(e.sampling.rotations)
-    row = posterior.row_classes[fine] * n_rotations + posterior.row_rotations[fine] // a
-    weights = samples.weights.astype(np.float64)
-    by_row = np.bincount(row, weights, minlength=statistics.row_weights.numel())
+    totals = pair_totals(samples, e.sampling.fine_shifts.numpy())
+    a, n_rotations = e.sampling.orientation_children, len(e.sampling.rotations)
+    row = posterior.row_classes[samples.rows] * n_rotations + posterior.row_rotations[samples.rows] // a
+    by_row = np.bincount(row, totals[:, 0], minlength=statistics.row_weights.numel())
     statistics.row_weights += torch.from_numpy(by_row).reshape(statistics.row_weights.shape)
-    origins = posterior.images.centres[samples.images[entry_pairs]] + posterior.level.shifts.numpy()[samples.shifts]
+    centres = posterior.images.centres
     if e.prior.origins is not None:
-        origins = origins - e.prior.origins[posterior.indices[samples.images[entry_pairs]]]
-    statistics.offset_power += float((weights * (origins**2).sum(1)).sum())
+        centres = centres - e.prior.origins[posterior.indices]
+    # sum of w |c + s|^2 = |c|^2 sum w + 2 c . sum w s + sum w |s|^2, c the image's centre, s the shift
+    mine = centres[samples.images]
+    power = totals[:, 0] * np.square(mine).sum(1) + 2.0 * (mine * totals[:, 1:3]).sum(1) + totals[:, 3]
+    statistics.offset_power += float(power.sum())
     statistics.log_likelihood += float(posterior.poses.log_likelihood.sum())
     statistics.max_probability += float(posterior.poses.max_probability.sum())
     statistics.n_particles += len(posterior.indices)
