@@ -92,11 +92,20 @@ def iteration_root(directory: Path, iteration: int | None, half: int | None = No
 
 
 def write_iteration(
-    root: Path, project: Path, dataset: Dataset, model: ModelFile, optimiser: OptimiserFile, sampling: SamplingFile
+    root: Path,
+    project: Path,
+    dataset: Dataset,
+    model: ModelFile | None,
+    optimiser: OptimiserFile,
+    sampling: SamplingFile,
 ) -> None:
-    """Write ROOT_data.star, ROOT_model.star, ROOT_sampling.star and, last of all, ROOT_optimiser.star."""
+    """Write ROOT_data.star, ROOT_model.star, ROOT_sampling.star and, last of all, ROOT_optimiser.star.
+
+    model None: there is one for each half, already written.
+    """
     write_dataset(Path(f"{root}_data.star"), dataset)
-    write_model(Path(f"{root}_model.star"), model)
+    if model is not None:
+        write_model(Path(f"{root}_model.star"), model)
     write_sampling(Path(f"{root}_sampling.star"), sampling)
     relative = root.resolve().relative_to(project.resolve())
     write_tables(Path(f"{root}_optimiser.star"), {"optimiser_general": _optimiser(relative, optimiser)})

@@ -1,0 +1,146 @@
+"""The files that auto-refine leaves after each iteration and at its end, under RELION's names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitreous.core.so3 import angular_step
+from vitreous.data.dataset import Dataset
+from vitreous.data.volume import Volume
+from vitreous.io.mrc import write_map
+from vitreous.io.refinement_files import (
+    ClassModel,
+    ModelFile,
+    OptimiserFile,
+    SamplingFile,
+    iteration_root,
+    write_iteration,
+    write_model,
+)
+from vitreous.job import Context
+from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, HalfModel
+from vitreous.methods.refinement.dataset import with_poses
+from vitreous.methods.refinement.gold_standard import signal_to_noise
+from vitreous.methods.refinement.particles import ParticleSet
+
+
+def resolution_of(state: AutoRefineState, particles: ParticleSet) -> float:
+    """Where the gold-standard FSC falls below 0.143, in A."""
+    return particles.box * particles.pixel_size / max(1, state.shell)
+
+
+def _rows(state: AutoRefineState, dataset: Dataset, pixel_size: float) -> Dataset:
+    return with_poses(dataset, state.poses, pixel_size).with_columns(half_set=state.half_sets)
+
+
+def write_state(
+    state: AutoRefineState, dataset: Dataset, particles: ParticleSet, options: AutoRefineOptions, context: Context
+) -> None:
+    """run_itNNN_half1_model.star and so on; the optimiser last, which says that the iteration is whole."""
+    for number, half in enumerate(state.halves, 1):
+        root = iteration_root(context.directory, state.iteration, number)
+        path = Path(f"{root}_class001.mrc")
+        write_map(path, Volume(half.density, particles.pixel_size))
+        write_model(Path(f"{root}_model.star"), _model(state, half, particles, options, context.relative(path)))
+    root = iteration_root(context.directory, state.iteration)
+    _write_iteration(root, state, dataset, particles, options, context, None)
+
+
+def write_end(
+    state: AutoRefineState, dataset: Dataset, particles: ParticleSet, options: AutoRefineOptions, context: Context
+) -> None:
+    """run_class001.mrc, the unfiltered half-maps, run_data.star and its companions."""
+    pixel_size = particles.pixel_size
+    for number, half_map in enumerate(state.half_maps, 1):
+        root = iteration_root(context.directory, None, number)
+        write_map(Path(f"{root}_class001_unfil.mrc"), Volume(half_map, pixel_size))
+    root = iteration_root(context.directory, None)
+    path = Path(f"{root}_class001.mrc")
+    write_map(path, Volume(state.density, pixel_size))
+    model = _model(state, state.halves[0], particles, options, context.relative(path))
+    _write_iteration(root, state, dataset, particles, options, context, model)
+
+
+def _write_iteration(
+    root: Path,
+    state: AutoRefineState,
+    dataset: Dataset,
+    particles: ParticleSet,
+    options: AutoRefineOptions,
+    context: Context,
+    model: ModelFile | None,
+) -> None:
+    schedule = state.schedule
+    optimiser = OptimiserFile(
+        state.iteration,
+        options.max_iterations,
+        options.diameter,
+        options.oversampling,
+        options.adaptive_fraction,
+        options.seed,
+        split_halves=model is None,
+        more=_progress(state, particles.pixel_size),
+    )
+    sampling = SamplingFile(
+        angular_step(schedule.order),
+        schedule.offset_range,
+        schedule.offset_step,
+        particles.pixel_size,
+        options.perturb,
+        schedule.order,
+        options.symmetry,
+    )
+    rows = _rows(state, dataset, particles.pixel_size)
+    write_iteration(root, context.project, rows, model, optimiser, sampling)
+
+
+def _progress(state: AutoRefineState, pixel_size: float) -> dict[str, Any]:
+    """Labels of RELION's optimiser file that tell how auto-refine goes."""
+    schedule = state.schedule
+    return {
+        "rlnDoAutoRefine": 1,
+        "rlnNumberOfIterWithoutResolutionGain": schedule.no_gain,
+        "rlnNumberOfIterWithoutChangingAssignments": schedule.no_change,
+        "rlnChangesOptimalOrientations": state.rotation_change,
+        "rlnChangesOptimalOffsets": state.offset_change * pixel_size,
+        "rlnSmallestChangesOrientations": schedule.smallest_rotation,
+        "rlnSmallestChangesOffsets": schedule.smallest_offset * pixel_size,
+        "rlnHasConverged": int(schedule.final),
+        "rlnHasHighFscAtResolLimit": int(state.high_fsc_at_limit),
+    }
+
+
+def _model(
+    state: AutoRefineState, half: HalfModel, particles: ParticleSet, options: AutoRefineOptions, reference: str
+) -> ModelFile:
+    resolution = resolution_of(state, particles)
+    one = ClassModel(
+        reference=reference,
+        distribution=1.0,
+        resolution=resolution,
+        ssnr=signal_to_noise(state.curve).numpy(),
+        sigma2=half.sigma2.numpy(),
+        tau2=half.tau2.numpy(),
+        fsc=state.curve.numpy(),
+        accuracy_rotations=state.rotation_accuracy,
+        accuracy_translations=state.offset_accuracy * particles.pixel_size,
+    )
+    return ModelFile(
+        ndim=3,
+        box=particles.box,
+        pixel_size=particles.pixel_size,
+        max_shell=state.max_shell,
+        resolution=resolution,
+        tau2_fudge=options.tau2_fudge,
+        sigma_offset=half.sigma_offset * particles.pixel_size,
+        norm=float(state.poses.norm.mean()),
+        log_likelihood=state.log_likelihood,
+        max_probability=state.average_max_probability,
+        classes=[one],
+        noise=half.noise.sigma2.numpy(),
+        group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
+        padding=options.padding,
+    )

@@ -1,0 +1,247 @@
+"""Refine poses and map to the highest resolution, two halves apart (gold standard)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitreous.core.errors import InputError
+from vitreous.core.so3 import angular_step
+from vitreous.core.symmetry import canonical_name
+from vitreous.data.dataset import Dataset
+from vitreous.data.volume import Volume
+from vitreous.io.half_maps import read_matching_mask
+from vitreous.io.mrc import read_map
+from vitreous.io.particle_paths import locate_stacks
+from vitreous.io.relion import read_dataset
+from vitreous.io.stacks import ParticleStack
+from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
+from vitreous.methods.maps.half_map_fsc import half_map_fsc
+from vitreous.methods.refinement.auto_refine import auto_refine
+from vitreous.methods.refinement.auto_refine_state import (
+    AutoRefineOptions,
+    AutoRefineState,
+    split_halves,
+    state_from_arrays,
+    state_to_arrays,
+)
+from vitreous.methods.refinement.dataset import particle_set
+from vitreous.methods.refinement.initial_reference import fit_reference
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.progress import track
+
+log = logging.getLogger(__name__)
+
+
+class Refine3DParameters(JobParameters):
+    """What `refine3d` takes."""
+
+    input: str = parameter(help="STAR file of particles", aliases=("i",))
+    reference: str = parameter(help="starting map (any box and voxel size)", aliases=("ref",))
+    symmetry: str = parameter("C1", help="point group", aliases=("sym",))
+    particle_diameter: float = parameter(
+        0.0, help="diameter of the spherical mask (0: 90% of the box)", unit="A", aliases=("particle_diameter",), ge=0
+    )
+    mask: str | None = parameter(None, help="solvent mask for the references", aliases=("solvent_mask",))
+    solvent_correct_fsc: bool = parameter(
+        False, help="judge the resolution by the FSC in the mask, phase-randomised", aliases=("solvent_correct_fsc",)
+    )
+    ini_high: float = parameter(60.0, help="low-pass of the starting map", unit="A", aliases=("ini_high",), gt=0)
+    absolute_greyscale: bool = parameter(
+        False, help="the starting map has the grey values of a map of these particles", advanced=True
+    )
+    healpix_order: int | None = parameter(
+        None,
+        help="first grid, before oversampling: 2 is 15 deg (default: 2; 3 for T, O, I)",
+        aliases=("healpix_order",),
+        ge=0,
+        le=7,
+    )
+    offset_range: float = parameter(5.0, help="first range of shifts", unit="px", aliases=("offset_range",), ge=0)
+    offset_step: float = parameter(
+        2.0, help="first step of shifts, before oversampling", unit="px", aliases=("offset_step",), gt=0
+    )
+    auto_local_healpix_order: int = parameter(
+        4, help="grid from which searches are local", aliases=("auto_local_healpix_order",), ge=1, le=9
+    )
+    low_resol_join_halves: float = parameter(
+        40.0, help="the halves share what is coarser than this", unit="A", aliases=("low_resol_join_halves",), ge=0
+    )
+    ctf: bool = parameter(True, help="correct for the CTF", aliases=("ctf",))
+    tau2_fudge: float = parameter(1.0, help="regularisation T", aliases=("tau2_fudge",), gt=0, advanced=True)
+    padding: int = parameter(2, help="oversampling of Fourier space", aliases=("pad",), ge=1, le=3, advanced=True)
+    oversampling: int = parameter(1, help="halvings of the steps for likely samples", ge=0, le=3, advanced=True)
+    adaptive_fraction: float = parameter(
+        0.999, help="weight that the fine pass keeps", aliases=("adaptive_fraction",), gt=0, le=1, advanced=True
+    )
+    incr_size: int = parameter(
+        10, help="shells looked at beyond the resolution reached", aliases=("incr_size",), ge=1, advanced=True
+    )
+    gridding_iterations: int = parameter(
+        0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
+    )
+    norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
+    max_iterations: int = parameter(50, help="stop here, converged or not", ge=1, advanced=True)
+    exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
+
+
+class Refine3D(Job):
+    """Gold-standard auto-refine."""
+
+    name: ClassVar[str] = "refine3d"
+    folder: ClassVar[str] = "Refine3D"
+    relion_type: ClassVar[str] = "relion.refine3d"
+    help: ClassVar[str] = "refine a 3D map to high resolution, two halves apart"
+    Parameters: ClassVar[type[JobParameters]] = Refine3DParameters
+
+    def run(self, params: Any, context: Context) -> Outputs:
+        """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
+        dataset, particles = _read(params, context)
+        options = _options(params, context, particles)
+        reference = fit_reference(read_map(context.project / params.reference), particles.box, particles.pixel_size)
+        checkpoint = context.directory / "checkpoint.npz"
+        resume = _resume(checkpoint, len(particles)) if context.resume else None
+        if resume is not None:
+            log.info("going on after iteration %d", resume.iteration)
+        half_sets = resume.half_sets if resume is not None else _half_sets(dataset, context.seed)
+        start, state = Poses.unknown(len(particles)), resume
+        for state in track(auto_refine(particles, start, half_sets, reference, options, resume), "refinement"):
+            write_state(state, dataset, particles, options, context)
+            save_checkpoint(checkpoint, state_to_arrays(state))
+            _log(state, particles)
+        assert state is not None
+        write_end(state, dataset, particles, options, context)
+        return _outputs(state, particles, context)
+
+
+def _read(params: Refine3DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
+    path = context.project / params.input
+    dataset = read_dataset(path)
+    if dataset.kind != "particles":
+        raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
+    dataset = locate_stacks(dataset, context.project, path)
+    images = ParticleStack(dataset, context.project)
+    if len(images) < 4:
+        raise InputError(path, f"{len(images)} particles are too few for two halves", "Give more particles.")
+    if params.particle_diameter > images.box * images.pixel_size:
+        raise InputError(
+            "--particle-diameter",
+            f"{params.particle_diameter:g} A is more than the box of {images.box * images.pixel_size:.0f} A",
+            "Give the diameter of the particle, or extract in a larger box.",
+        )
+    return dataset, particle_set(dataset, images, apply_ctf=params.ctf)
+
+
+def _half_sets(dataset: Dataset, seed: int) -> NDArray[np.int64]:
+    """The halves the particles come with, else random ones."""
+    if "half_set" in dataset.rows:
+        given = np.asarray(dataset.rows["half_set"], dtype=np.int64)
+        if (given == 1).any() and (given == 2).any() and np.isin(given, (1, 2)).all():
+            return given
+        log.warning("the column half_set does not hold two halves: drawing new ones")
+    return split_halves(len(dataset), seed)
+
+
+def _options(params: Refine3DParameters, context: Context, particles: ParticleSet) -> AutoRefineOptions:
+    mask = None
+    if params.mask:
+        like = Volume(torch.zeros((particles.box,) * 3), particles.pixel_size)
+        mask = read_matching_mask(context.project / params.mask, like).density
+    options = AutoRefineOptions(
+        symmetry=canonical_name(params.symmetry),
+        diameter=params.particle_diameter or 0.9 * particles.box * particles.pixel_size,
+        ini_high=params.ini_high,
+        healpix_order=params.healpix_order,
+        oversampling=params.oversampling,
+        offset_range=params.offset_range,
+        offset_step=params.offset_step,
+        local_order=params.auto_local_healpix_order,
+        join_halves=params.low_resol_join_halves,
+        tau2_fudge=params.tau2_fudge,
+        padding=params.padding,
+        adaptive_fraction=params.adaptive_fraction,
+        incr_size=params.incr_size,
+        gridding_iterations=params.gridding_iterations,
+        norm_correction=params.norm_correction,
+        absolute_grey=params.absolute_greyscale,
+        low_precision=not params.exact,
+        mask=mask,
+        max_iterations=params.max_iterations,
+        memory=min(context.memory // 2, 4 << 30),
+        seed=context.seed,
+        device=context.device,
+        **_fsc_option(params, mask, particles.pixel_size),
+    )
+    if options.first_order > options.local_order:
+        raise InputError(
+            "--healpix-order",
+            f"{options.first_order} is beyond the order {options.local_order} where local searches start",
+            "Start coarser: no pose is known yet.",
+        )
+    return options
+
+
+def _fsc_option(params: Refine3DParameters, mask: torch.Tensor | None, pixel_size: float) -> dict[str, Any]:
+    if not params.solvent_correct_fsc:
+        return {}
+    if mask is None:
+        raise InputError("--solvent-correct-fsc", "needs a mask", "Give one with --mask.")
+    return {"half_map_fsc": lambda first, second: half_map_fsc(first, second, pixel_size, mask).corrected}
+
+
+def _resume(checkpoint: Path, n_particles: int) -> AutoRefineState | None:
+    arrays = load_checkpoint(checkpoint)
+    if arrays is None:
+        return None
+    if len(arrays["half_sets"]) != n_particles:
+        log.warning("%s belongs to other particles: starting anew", checkpoint)
+        return None
+    return state_from_arrays(arrays)
+
+
+def _log(state: AutoRefineState, particles: ParticleSet) -> None:
+    log.info(
+        "iteration %d: %.2f A, grid %.2f deg, poses moved %.2f deg and %.2f A, accuracy %.2f deg and %.2f A, "
+        "mean largest probability %.3f",
+        state.iteration,
+        resolution_of(state, particles),
+        angular_step(state.schedule.order),
+        state.rotation_change,
+        state.offset_change * particles.pixel_size,
+        state.rotation_accuracy,
+        state.offset_accuracy * particles.pixel_size,
+        state.average_max_probability,
+    )
+
+
+def _outputs(state: AutoRefineState, particles: ParticleSet, context: Context) -> Outputs:
+    def name(file: str) -> str:
+        return context.relative(context.directory / file)
+
+    resolution = resolution_of(state, particles)
+    accuracy = (state.rotation_accuracy, state.offset_accuracy * particles.pixel_size)
+    return Outputs(
+        nodes={
+            name("run_data.star"): "ParticleGroupMetadata.star.relion.refine3d",
+            name("run_optimiser.star"): "ProcessData.star.relion.optimiser.refine3d",
+            name("run_half1_class001_unfil.mrc"): "DensityMap.mrc.relion.halfmap.refine3d",
+            name("run_class001.mrc"): "DensityMap.mrc.relion.refine3d",
+        },
+        metrics={
+            "n_particles": len(particles),
+            "n_iterations": state.iteration,
+            "fsc143_resolution_A": round(resolution, 3),
+            "angular_accuracy_deg": round(accuracy[0], 3),
+            "offset_accuracy_A": round(accuracy[1], 3),
+            "mean_max_probability": round(state.average_max_probability, 4),
+        },
+        summary=f"{len(particles)} particles, {resolution:.2f} A (FSC 0.143) after {state.iteration} iterations; "
+        f"accuracy {accuracy[0]:.2f} deg, {accuracy[1]:.2f} A",
+    )
