@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 
+from vitreous.app.report.figures import autopick as autopick_figures
+from vitreous.app.report.figures import extract as extract_figures
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
@@ -219,3 +221,12 @@ def test_a_truncated_micrograph_is_set_aside(project: Path) -> None:
     outputs = cut(project)
     assert [one.item for one in outputs.quarantined] == [NAMES[0]]
     assert outputs.metrics["n_micrographs"] == 2
+
+
+def test_figures_of_picks_and_particles(project: Path) -> None:
+    made = autopick_figures.figures(project / "AutoPick/job004", project)
+    assert [one.name for one in made] == ["picks", "scores"]
+    cut(project)
+    made += extract_figures.figures(project / "Extract/job005", project)
+    assert [one.name for one in made[2:]] == ["particles", "mean"]
+    assert all(one.png.startswith(b"\x89PNG") and one.caption for one in made)

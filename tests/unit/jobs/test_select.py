@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from vitreous.app.report.figures import select as select_figures
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
@@ -171,3 +173,12 @@ def test_duplicates_go_by_refined_place_and_worth(project: Path) -> None:
     assert "000004@stack.mrcs" in names
     assert "000001@stack.mrcs" not in names
     assert "duplicates dropped" in outputs.summary
+
+
+def test_the_gallery_shows_every_class(project: Path) -> None:
+    run(project)
+    record = {"parameters": {"input": "Class2D/job004/run_it020_data.star"}}
+    (project / "Select/job005/job.yaml").write_text(yaml.safe_dump(record))
+    (figure,) = select_figures.figures(project / "Select/job005", project)
+    assert figure.png.startswith(b"\x89PNG")
+    assert "4 of 6 classes kept" in figure.caption
