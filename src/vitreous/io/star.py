@@ -8,9 +8,10 @@ columns; numbers round-trip exactly. Format: Hall (1991) J. Chem. Inf. Comput. S
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from vitreous.runtime.atomic import atomic_path
 
 KindOf = Callable[[str], Kind | None]
 _TOKEN = re.compile(r"""'((?:[^']|'(?!\s|$))*)'(?=\s|$)|"((?:[^"]|"(?!\s|$))*)"(?=\s|$)|(\#.*)|(\S+)""")
-_CHUNK_LINES = 20_000
+# A loop is read in growing pieces: small ones cost little to look ahead in, large ones are quick.
+_FIRST_CHUNK, _LARGEST_CHUNK, _GROWTH = 64, 20_000, 4
 
 
 @dataclass(frozen=True)
@@ -115,10 +117,10 @@ class _Reader:
     def __init__(self, path: Path, lines: Iterator[str], only: Collection[str] | None, kind_of: KindOf) -> None:
         self.path = path
         self.lines = lines
+        self.held: deque[str] = deque()  # lines that were read too far
         self.only = only
         self.kind_of = kind_of
         self.line_number = 0
-        self.held: list[str] = []
 
     def read(self) -> dict[str, StarBlock]:
         blocks: dict[str, StarBlock] = {}
@@ -143,10 +145,7 @@ class _Reader:
         return blocks
 
     def _next(self) -> str | None:
-        if self.held:
-            self.line_number += 1
-            return self.held.pop()
-        line = next(self.lines, None)
+        line = self.held.popleft() if self.held else next(self.lines, None)
         if line is None:
             return None
         self.line_number += 1
@@ -154,9 +153,16 @@ class _Reader:
             raise InputError(self.path, "is not a STAR file: it holds binary data", "Give a STAR (text) file.")
         return line
 
-    def _hold(self, line: str) -> None:
-        self.held.append(line)
-        self.line_number -= 1
+    def _take(self, count: int) -> list[str]:
+        """The next lines, up to count; fewer at the end."""
+        lines = [self.held.popleft() for _ in range(min(count, len(self.held)))]
+        lines.extend(islice(self.lines, count - len(lines)))
+        self.line_number += len(lines)
+        return lines
+
+    def _give_back(self, lines: list[str]) -> None:
+        self.held.extendleft(reversed(lines))
+        self.line_number -= len(lines)
 
     def _error(self, what: str) -> InputError:
         return InputError(self.path, f"line {self.line_number} {what}", "Mend the line or write the file anew.")
@@ -174,7 +180,7 @@ class _Reader:
                 following.append(text.lstrip("# "))
                 continue
             if text[:5].lower() == "data_":
-                self._hold(line)
+                self._give_back([line])
                 break
             following = []
             if text.split()[0].lower() == "loop_":
@@ -208,7 +214,7 @@ class _Reader:
             if text.startswith("_"):
                 labels.append(text.split()[0][1:])
             elif text and not text.startswith("#"):
-                self._hold(line)
+                self._give_back([line])
                 break
         if not labels:
             raise self._error("starts a loop without labels")
@@ -220,7 +226,9 @@ class _Reader:
     def _rows(self, labels: list[str], wanted: bool) -> Table:
         pieces: dict[str, list[NDArray[Any]]] = {label: [] for label in labels}
         kinds: dict[str, Kind] = {}
-        while rows := self._chunk(len(labels)):
+        size = _FIRST_CHUNK
+        while rows := self._chunk(len(labels), size):
+            size = min(size * _GROWTH, _LARGEST_CHUNK)
             if not wanted:
                 continue
             for label, texts in zip(labels, zip(*rows, strict=True), strict=True):
@@ -230,13 +238,9 @@ class _Reader:
                 pieces[label].append(array)
         return Table({label: _join(parts, self.kind_of(label)) for label, parts in pieces.items()})
 
-    def _chunk(self, n_columns: int) -> list[list[str]]:
-        """The tokens of up to some thousand rows; an empty list where the loop has ended."""
-        first = self._next()
-        if first is None:
-            return []
-        rows: list[list[str]] = []
-        lines = list(islice(chain([first], self.lines), _CHUNK_LINES))
+    def _chunk(self, n_columns: int, size: int) -> list[list[str]]:
+        """The tokens of up to `size` rows; an empty list where the loop has ended."""
+        lines = self._take(size)
         joined = "".join(lines)
         if "\0" in joined:
             raise InputError(self.path, "is not a STAR file: it holds binary data", "Give a STAR (text) file.")
@@ -244,18 +248,13 @@ class _Reader:
         rows = list(map(str.split, lines)) if plain else list(map(_tokens, lines))
         end = next((i for i, row in enumerate(rows) if len(row) != n_columns), None)
         if end is None:
-            self.line_number += len(rows) - 1
             return rows
-        self.line_number += end
+        self._give_back(lines[end:])
         text = lines[end].strip()
         if text and not text.startswith("#") and not _starts_block(rows[end]):
+            self.line_number += 1
             raise self._error(f"has {len(rows[end])} values, the loop has {n_columns} columns")
-        self._give_back(lines[end:])
         return rows[:end]
-
-    def _give_back(self, lines: list[str]) -> None:
-        self.lines = chain(lines, self.lines)
-        self.line_number -= 1
 
     def _convert(self, label: str, texts: tuple[str, ...]) -> tuple[NDArray[Any], Kind]:
         try:

@@ -31,6 +31,7 @@ def files(data_dir: Path, endings: tuple[str, ...]) -> list[Path]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning:mrcfile")
 def test_every_image(data_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     for path in files(data_dir, IMAGES):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,19 @@ def test_integers_and_decimals_in_different_pieces_become_one_float_column(tmp_p
     values = read_star(star(tmp_path, "data_\nloop_\n_a\n" + "\n".join(lines)))[""]["a"]
     assert values.dtype == np.float64
     assert values.sum() == 3 * 20_000 + 2.5 + 4 * 20_000
+
+
+def test_many_blocks_are_read_in_one_pass(tmp_path: Path) -> None:
+    # Looking far ahead in each of them would read the file hundreds of times over.
+    n_blocks, n_rows = 400, 70
+    path = tmp_path / "a.star"
+    table = Table({"x": np.arange(n_rows) / 3, "name": np.array(["a b"] * n_rows, object)})
+    write_star(path, {f"model_class_{i}": StarBlock(table) for i in range(n_blocks)})
+    start = time.process_time()
+    blocks = read_star(path)
+    assert time.process_time() - start < 2.0
+    assert len(blocks) == n_blocks
+    assert all(np.array_equal(block["x"], table["x"]) for block in blocks.values())
 
 
 def test_only_the_blocks_asked_for_are_kept(tmp_path: Path) -> None:
