@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from vitreous.core.fourier import crop_fourier, to_fourier
 from vitreous.core.masks import soft_sphere
 from vitreous.data.volume import Volume
 from vitreous.kernels.project import interpolation_envelope
@@ -62,12 +63,13 @@ def sampled_transform(volume: Volume, max_frequency: float, mask_radius: float |
     start = box * _PADDING // 2 - box // 2
     middle = slice(start, start + box)
     padded[middle, middle, middle] = density
-    full = torch.fft.fftshift(torch.fft.fftn(torch.fft.ifftshift(padded)))
     step = 1.0 / (box * _PADDING * voxel)
     reach = min(int(max_frequency / step) + 2, box * _PADDING // 2 - 1)
-    centre = box * _PADDING // 2
-    kept = slice(centre - reach, centre + reach + 1)
-    return SampledTransform((full[kept, kept, kept] * voxel**3).contiguous(), step, (reach - 1) * step)
+    half = crop_fourier(to_fourier(padded, 3), (box * _PADDING,) * 3, (2 * reach + 1,) * 3)
+    half = torch.fft.fftshift(half, dim=(0, 1))
+    # The other half by Hermitian symmetry: the value at -k is the conjugate.
+    whole = torch.cat([half[:, :, 1:].flip((0, 1, 2)).conj(), half], dim=2)
+    return SampledTransform((whole * voxel**3).contiguous(), step, (reach - 1) * step)
 
 
 def half_ball(radius: int) -> Float[Tensor, "n 3"]:
