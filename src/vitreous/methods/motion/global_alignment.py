@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from vitreous.core.fourier import crop_fourier
 from vitreous.methods.motion.frames import inverse_real
-from vitreous.methods.motion.spectra import Band, phases
+from vitreous.methods.motion.spectra import Band, band_limit, band_of, phases
 from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem, fit
 
 # Cross-spectra are weighted by exp(-sharpness B k^2): strongly low-passed for the search, less for the fit.
@@ -39,7 +40,8 @@ class GlobalOptions:
 def align_frames(frames_ft: Complex[Tensor, "f height half"], band: Band, options: GlobalOptions) -> Fit:
     """Displacement of each of n frames (transforms cropped to `band`) relative to the first, in movie pixels."""
     n_frames = frames_ft.shape[0]
-    start = _search(frames_ft, band, options)
+    coarse = band_of(band.shape, band_limit(options.b_factor, SEARCH_SHARPNESS))
+    start = _search(crop_fourier(frames_ft, band.cropped, coarse.cropped), coarse, options)
     problem = Problem(
         frames_ft[None],
         band.weights(options.b_factor, FIT_SHARPNESS),
@@ -53,7 +55,7 @@ def align_frames(frames_ft: Complex[Tensor, "f height half"], band: Band, option
 def _search(
     frames_ft: Complex[Tensor, "f height half"], band: Band, options: GlobalOptions, rounds: int = 4
 ) -> Float[Tensor, "f 2"]:
-    """Displacements to the nearest pixel of a strongly low-passed correlation map, a few rounds.
+    """Displacements to a fraction of a pixel of strongly low-passed correlation maps, a few rounds.
 
     A frame whose peak does not stand out of its map is put between its neighbours: noise must not throw it away.
     """
@@ -65,7 +67,9 @@ def _search(
     for _ in range(rounds):
         turned = (phases(band, displacement, device) for displacement in found)
         aligned = [ft * row * column for ft, (row, column) in zip(frames_ft, turned, strict=True)]
-        total = torch.stack(aligned).sum(0)
+        total = aligned[0].clone()
+        for ft in aligned[1:]:
+            total += ft
         new, clear = found.clone(), np.zeros(len(found), dtype=bool)
         for f, ft in enumerate(aligned):
             correlation = inverse_real(weights * ft * (total - ft).conj(), band.cropped)
@@ -85,10 +89,19 @@ def _search(
 
 def _peak(correlation: Float[Tensor, "height width"], allowed: Tensor) -> tuple[Float[Tensor, "2"], bool]:
     """Highest allowed place (x, y) of a correlation map, in its pixels, and whether it stands out of the noise."""
-    y, x = divmod(int(correlation.masked_fill(~allowed, -torch.inf).argmax()), correlation.shape[1])
-    height = float(correlation[y, x] / correlation.square().mean().sqrt())
-    place = [_signed(x, correlation.shape[1]), _signed(y, correlation.shape[0])]
-    return torch.tensor(place, dtype=torch.float64), height > _CLEAR_PEAK
+    height, width = correlation.shape
+    y, x = divmod(int(correlation.masked_fill(~allowed, -torch.inf).argmax()), width)
+    top = float(correlation[y, x])
+    vertical = _vertex(float(correlation[y - 1, x]), top, float(correlation[(y + 1) % height, x]))
+    horizontal = _vertex(float(correlation[y, x - 1]), top, float(correlation[y, (x + 1) % width]))
+    place = [_signed(x, width) + horizontal, _signed(y, height) + vertical]
+    return torch.tensor(place, dtype=torch.float64), top > _CLEAR_PEAK * float(correlation.square().mean().sqrt())
+
+
+def _vertex(before: float, at: float, after: float) -> float:
+    """Where the parabola through three neighbouring values is highest, from the middle one."""
+    curvature = before - 2.0 * at + after
+    return float(np.clip(0.5 * (before - after) / curvature, -0.5, 0.5)) if curvature < 0 else 0.0
 
 
 def _signed(index: int, size: int) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 from vitreous.core.fourier import crop_fourier, hermitian_weights
 
 # Cross-spectra are weighted by exp(-sharpness B k^2); what weighs less than this is not looked at.
-_NEGLIGIBLE = 1e-3
+_NEGLIGIBLE = 3e-3
 # Below this many Fourier pixels lie illumination and windows, not specimen.
 _LOWEST_SHELL = 3.0
 
