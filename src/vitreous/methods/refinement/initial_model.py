@@ -225,13 +225,16 @@ def _solve(state: InitialModel, particles: ParticleSet, options: InitialModelOpt
     low = _gentle_lowpass(particles, state.max_shell)
     for first, second in state.sums:
         halves = [complete(one, options.symmetry) for one in (first, second)]
-        maps = [reconstruct(one, None, Reconstruction()) * mask for one in halves]
+        maps = [reconstruct(one, None, Reconstruction()).cpu() * mask for one in halves]
         curve = fsc(*maps).clamp(0.0, 0.98)
+        curve[state.max_shell + 1 :] = 0.0  # nothing was put there: what remains is the mask's doing
         both = replace(first, data=halves[0].data + halves[1].data, weight=halves[0].weight + halves[1].weight)
         # signal-to-noise ratio of the whole from that of the halves; 0.01: a door left ajar for shells not yet known
         ssnr = (2 * curve / (1 - curve)).clamp(min=0.01)
-        tau2 = ssnr / shell_weight(both).clamp(min=1e-30)
-        density = reconstruct(both, tau2, Reconstruction(tau2_fudge=options.tau2_fudge)) * mask
+        tau2 = ssnr / shell_weight(both).cpu().clamp(min=1e-30)
+        density = (
+            reconstruct(both, tau2.to(both.weight.device), Reconstruction(tau2_fudge=options.tau2_fudge)).cpu() * mask
+        )
         densities.append(to_real(to_fourier(density, 3) * low, (particles.box,) * 3, 3))
         curves.append(curve)
     return replace(state, densities=torch.stack(densities), fsc=torch.stack(curves))

@@ -59,7 +59,9 @@ class AverageSums:
         coordinates: Float[Tensor, "m 2"],
     ) -> None:
         """See Accumulators."""
-        backproject_2d(self.classes[class_index], slices[None], weights[None], psi_of(rotations), coordinates)
+        # 2D sums are small: they stay on the CPU wherever the images are
+        there = (slices[None].cpu(), weights[None].cpu(), psi_of(rotations), coordinates)
+        backproject_2d(self.classes[class_index], *there)
 
 
 class MapSums:
