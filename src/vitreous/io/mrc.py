@@ -223,7 +223,7 @@ class StackWriter:
         return self
 
     def append(self, images: ArrayLike | torch.Tensor) -> None:
-        """Add one image (y, x) or several (n, y, x)."""
+        """Add one image (y, x) or several (n, y, x). Raises InputError where float16 cannot hold the values."""
         array = np.asarray(images)
         array = array[None] if array.ndim == 2 else array
         if self._file is None:
@@ -237,7 +237,10 @@ class StackWriter:
             raise ValueError(f"images of {array.shape[1:]} cannot join a stack of {self._image_shape}")
         if array.shape[0] == 0:
             return
-        data = np.ascontiguousarray(array, dtype=self._dtype)
+        with np.errstate(over="ignore"):
+            data = np.ascontiguousarray(array, dtype=self._dtype)
+        if self._dtype == np.float16 and np.isinf(data).any():
+            raise InputError(self.path, "would hold values beyond float16 (65504)", "Write it without float16.")
         self._file.write(data.astype(self._dtype.newbyteorder("<"), copy=False).tobytes())
         self.n_images += len(data)
         if data.dtype.kind != "c":

@@ -126,6 +126,13 @@ def test_stack_is_written_piece_by_piece_and_read_in_any_order(tmp_path: Path) -
         np.testing.assert_array_equal(stack[1:3], data[1:3])
 
 
+def test_float16_that_would_overflow_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.mrc", np.full((2, 2), 65504.0), 1.0, float16=True)
+    with pytest.raises(InputError, match="beyond float16"):
+        write_image(tmp_path / "b.mrc", np.full((2, 2), 65600.0), 1.0, float16=True)
+    assert not (tmp_path / "b.mrc").exists()
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), StackWriter(tmp_path / "a.mrcs", 1.0) as writer:
         writer.append(np.zeros((2, 2)))

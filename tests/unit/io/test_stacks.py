@@ -96,6 +96,18 @@ def test_what_is_wrong_with_stacks(tmp_path: Path) -> None:
         ParticleStack(Dataset("particles", particles([]).optics, rows), tmp_path)
 
 
+def test_a_box_that_is_not_what_the_star_file_says(tmp_path: Path) -> None:
+    stacks(tmp_path)
+    told = particles(["1@s0.mrcs"])
+    for box, wrong in ((BOX, False), (BOX * 2, True)):
+        dataset = Dataset("particles", told.optics.with_columns(box=box), told.rows)
+        if wrong:
+            with pytest.raises(InputError, match="images of 6 pixels, the STAR file says 12"):
+                ParticleStack(dataset, tmp_path)
+        else:
+            assert ParticleStack(dataset, tmp_path).box == BOX
+
+
 def test_partner_of_a_half_map() -> None:
     assert other_half("Refine3D/half1/run_half1_class001_unfil.mrc").as_posix() == (
         "Refine3D/half1/run_half2_class001_unfil.mrc"

@@ -50,6 +50,9 @@ def test_movies_star_has_relions_blocks_and_columns_in_its_order(tmp_path: Path,
     assert outputs.nodes == {"Import/job001/movies.star": "MicrographMovieGroupMetadata.star.relion"}
     assert outputs.metrics["n_movies"] == 3
     assert outputs.summary == "3 movies of 20 x 30 pixels, 4 frames"
+    (picture,) = figures(tmp_path / "Import/job001", tmp_path)
+    assert picture.name == "movies"
+    assert "counts a pixel and frame" in picture.caption
 
 
 def test_pixel_size_comes_from_the_headers_where_it_is_not_given(tmp_path: Path) -> None:

@@ -31,9 +31,15 @@ def figures(job_directory: Path, project: Path) -> list[Figure]:
     return []
 
 
+def _spread(names: list[str]) -> list[str]:
+    """A few names from the first to the last."""
+    picked = np.linspace(0, len(names) - 1, min(_SHOWN, len(names))).round().astype(int)
+    return [names[index] for index in picked]
+
+
 def _movies(dataset: Dataset, project: Path) -> Figure:
     names = dataset.rows["movie_name"].tolist()
-    chosen = names[:: max(1, len(names) // _SHOWN)][:_SHOWN]
+    chosen = _spread(names)
     pixel_size = float(dataset.optics["movie_pixel_size"][0]) if "movie_pixel_size" in dataset.optics else 1.0
     images = []
     counts = []
@@ -51,7 +57,7 @@ def _movies(dataset: Dataset, project: Path) -> Figure:
 
 def _micrographs(dataset: Dataset, project: Path) -> Figure:
     names = dataset.rows["micrograph_name"].tolist()
-    chosen = names[:: max(1, len(names) // _SHOWN)][:_SHOWN]
+    chosen = _spread(names)
     images = [(Path(name).name, _micrograph(project / name)) for name in chosen]
     pixel_size = float(dataset.optics["micrograph_pixel_size"][0]) if "micrograph_pixel_size" in dataset.optics else 1.0
     caption = f"{len(chosen)} of {len(names)} micrographs. Particles should be visible in thin, even ice."
