@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vitreous.app.report.figures import refine3d as pictures
+from vitreous.core.errors import InputError
+from vitreous.core.fourier import shift_phases, to_real
+from vitreous.core.rotations import random_rotations
+from vitreous.core.symmetry import symmetry_matrices
+from vitreous.data.dataset import Dataset
+from vitreous.data.table import Table
+from vitreous.data.volume import Volume
+from vitreous.io.mrc import read_map, write_image, write_map
+from vitreous.io.relion import read_dataset, read_table, write_dataset
+from vitreous.job import Context
+from vitreous.jobs.refine3d import Refine3D, Refine3DParameters
+from vitreous.kernels.project import prepare_volume, project
+from vitreous.methods.refinement.coefficients import Coefficients
+from vitreous.methods.refinement.initial_reference import fit_reference, resize
+
+BOX, PIXEL, N = 24, 4.0, 60
+
+
+@pytest.fixture
+def particles(tmp_path, generator):
+    """Noisy projections, without CTF, of a D2 heap of blobs; the map beside them in another box and voxel size."""
+    axis = torch.arange(BOX, dtype=torch.float64) - BOX // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    centres = (torch.rand(4, 3, generator=generator, dtype=torch.float64) - 0.5) * 11
+    centres = (centres[:, None, None] @ symmetry_matrices("D2")).reshape(-1, 3)
+    density = sum(torch.exp(-((x - c[0]) ** 2 + (y - c[1]) ** 2 + (z - c[2]) ** 2) / 3.0) for c in centres).float()
+    rotations = random_rotations(N, generator)
+    origins = (torch.rand(N, 2, generator=generator, dtype=torch.float64) - 0.5) * 3
+    coefficients = Coefficients.within(BOX, BOX // 2)
+    slices = coefficients.scatter(project(prepare_volume(density), rotations, coefficients.coordinates))
+    images = to_real(slices * shift_phases((BOX, BOX), -origins), (BOX, BOX))
+    images = images + 0.3 * images.std() * torch.randn(images.shape, generator=generator)
+    write_image(tmp_path / "particles.mrcs", images, PIXEL)
+    names = np.array([f"{i + 1:06d}@particles.mrcs" for i in range(N)], dtype=object)
+    rows = Table({"image_name": names, "optics_group": np.ones(N, np.int64), "note": np.arange(N) * 1.5})
+    optics = Table(
+        {
+            "optics_group_name": np.array(["one"], dtype=object),
+            "optics_group": np.array([1]),
+            "pixel_size": np.array([PIXEL]),
+            "box": np.array([BOX]),
+        }
+    )
+    write_dataset(tmp_path / "particles.star", Dataset("particles", optics, rows))
+    write_map(tmp_path / "map.mrc", Volume(resize(density, 28), PIXEL))
+    return tmp_path, density
+
+
+def context(project, resume=False):
+    directory = project / "Refine3D" / "job001"
+    directory.mkdir(parents=True, exist_ok=True)
+    return Context(project, directory, torch.device("cpu"), 1, 1, 1 << 30, resume)
+
+
+OPTIONS = {"input": "particles.star", "reference": "map.mrc", "symmetry": "D2", "ctf": False, "healpix_order": 1}
+OPTIONS |= {"ini_high": 30.0, "offset_range": 2.0, "max_iterations": 3}
+
+
+def test_files_metrics_figures_and_resume(particles):
+    project = particles[0]
+    outputs = Refine3D().run(Refine3DParameters(**OPTIONS), context(project))
+    directory = project / "Refine3D/job001"
+    for name in ("run_class001.mrc", "run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc"):
+        assert read_map(directory / name).box == BOX
+    for kind in ("data", "model", "optimiser", "sampling"):
+        assert (directory / f"run_{kind}.star").exists()
+    last = outputs.metrics["n_iterations"]
+    for half in (1, 2):
+        assert (directory / f"run_it{last:03d}_half{half}_model.star").exists()
+        assert (directory / f"run_it{last:03d}_half{half}_class001.mrc").exists()
+    rows = read_dataset(directory / "run_data.star").rows
+    assert set(rows["half_set"]) == {1, 2}
+    assert np.array_equal(rows["note"], np.arange(N) * 1.5)  # what the user's file holds is kept
+    curve = read_table(directory / "run_model.star", "model_class_1")
+    assert curve["gold_standard_fsc"][1] > 0.9
+    assert float(outputs.metrics["fsc143_resolution_A"]) < 16.0
+    assert len(pictures.figures(directory, project)) == 4
+    assert all((project / node).exists() for node in outputs.nodes)
+    # Killed after its last iteration, before the final files: the same map again.
+    final = read_map(directory / "run_class001.mrc").density
+    (directory / "run_class001.mrc").unlink()
+    Refine3D().run(Refine3DParameters(**OPTIONS), context(project, resume=True))
+    assert torch.equal(read_map(directory / "run_class001.mrc").density, final)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": "none.mrc"}, "none.mrc"),
+        ({"symmetry": "Z9"}, "point group"),
+        ({"ctf": True}, "defocus"),
+        ({"particle_diameter": 500.0}, "more than the box"),
+        ({"solvent_correct_fsc": True}, "needs a mask"),
+        ({"healpix_order": 6}, "local searches"),
+    ],
+)
+def test_what_the_user_can_mend(particles, options, message):
+    with pytest.raises(InputError, match=message):
+        Refine3D().run(Refine3DParameters(**{**OPTIONS, **options}), context(particles[0]))
+
+
+def test_halves_that_come_with_the_particles_are_kept(particles):
+    project = particles[0]
+    dataset = read_dataset(project / "particles.star")
+    given = np.where(np.arange(N) < N // 3, 1, 2)
+    write_dataset(project / "halves.star", replace(dataset, rows=dataset.rows.with_columns(half_set=given)))
+    options = {**OPTIONS, "input": "halves.star", "max_iterations": 1}
+    Refine3D().run(Refine3DParameters(**options), context(project))
+    assert np.array_equal(read_dataset(project / "Refine3D/job001/run_data.star").rows["half_set"], given)
+
+
+def test_reference_is_resampled_and_centred(generator):
+    axis = torch.arange(40, dtype=torch.float64) - 20
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    blob = torch.exp(-((x - 4) ** 2 + y**2 + (z + 6) ** 2) / 18.0).float()
+    ours = fit_reference(Volume(blob, 2.0), 24, 4.0)  # 40 voxels of 2 A to 24 of 4 A: the centre stays
+    half = torch.arange(24, dtype=torch.float64) - 12
+    z, y, x = torch.meshgrid(half, half, half, indexing="ij")
+    truth = torch.exp(-((x - 2) ** 2 + y**2 + (z + 3) ** 2) / 4.5).float()
+    assert torch.allclose(ours, truth, atol=0.02)
+    assert torch.equal(fit_reference(Volume(blob, 2.0), 40, 2.0), blob)
