@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vitreous.core.errors import InputError
+from vitreous.core.fourier import rescale
 from vitreous.core.fsc import fsc_resolution
 from vitreous.core.symmetry import canonical_name
 from vitreous.data.dataset import Dataset
@@ -35,6 +36,7 @@ from vitreous.methods.refinement.initial_model import (
     log_likelihood,
 )
 from vitreous.methods.refinement.particles import ParticleSet
+from vitreous.methods.refinement.rescaled import rescaled_for
 from vitreous.methods.refinement.statistics import initial_noise
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.progress import track
@@ -101,18 +103,23 @@ class InitialModelJob(Job):
                 f"{len(particles)} particles are too few for {params.n_classes} initial model(s)",
                 "Give at least 50 for each class; hundreds are better.",
             )
-        options = _options(params, context, particles, symmetry)
+        full_box, particles = particles.box, rescaled_for(particles, params.final_resolution)
+        if particles.box < full_box:
+            log.info("working in a box of %d pixels of %.2f A", particles.box, particles.pixel_size)
+        options = _options(params, context, particles, symmetry, full_box)
         scores = []
         for number in range(params.starts):
             scores.append(_run_once(dataset, particles, replace(options, seed=context.seed + number), number, context))
             log.info("run %d of %d: mean log-likelihood %.2f", number + 1, params.starts, scores[-1])
         best = int(np.argmax(scores))
-        return _finish(best, scores, particles, symmetry, params, context)
+        return _finish(best, scores, (particles, full_box), symmetry, params, context)
 
 
 def _options(
-    params: InitialModelParameters, context: Context, particles: ParticleSet, symmetry: str
+    params: InitialModelParameters, context: Context, particles: ParticleSet, symmetry: str, full_box: int
 ) -> InitialModelOptions:
+    # offsets are in pixels of the images as given; a coarser pixel needs no step finer than its own
+    scale = particles.box / full_box
     return InitialModelOptions(
         diameter=mask_diameter(params.particle_diameter, particles),
         n_classes=params.n_classes,
@@ -124,8 +131,8 @@ def _options(
         initial_batch=params.initial_batch,
         final_batch=params.final_batch,
         healpix_order=params.healpix_order,
-        offset_range=params.offset_range,
-        offset_step=params.offset_step,
+        offset_range=params.offset_range * scale,
+        offset_step=max(params.offset_step * scale, min(1.5, params.offset_step)),
         memory=min(context.memory // 2, 2 << 30),
         seed=context.seed,
         device=context.device,
@@ -216,11 +223,13 @@ def _class_model(state: InitialModel, k: int, particles: ParticleSet, reference:
 def _finish(
     best: int,
     scores: list[float],
-    particles: ParticleSet,
+    images: tuple[ParticleSet, int],
     symmetry: str,
     params: InitialModelParameters,
     context: Context,
 ) -> Outputs:
+    """Write the map(s) of the best run in the particles' own box; images: as worked on, and the full box."""
+    particles, full_box = images
     folder = context.directory / f"start{best + 1}"
     saved = load_checkpoint(folder / "score.npz")
     assert saved is not None
@@ -237,7 +246,9 @@ def _finish(
             density = symmetrise_density(density, symmetry)
         name = "initial_model.mrc" if place == 0 else f"initial_model_class{place + 1:03d}.mrc"
         path = context.directory / name
-        write_map(path, Volume(density, particles.pixel_size))
+        if full_box > particles.box:
+            density = rescale(density, (full_box,) * 3)
+        write_map(path, Volume(density, particles.pixel_size * particles.box / full_box))
         nodes[context.relative(path)] = "DensityMap.mrc.relion.initialmodel"
     nodes[context.relative(Path(f"{root}_data.star"))] = "ParticleGroupMetadata.star.relion.initialmodel"
     curve = torch.from_numpy(np.asarray(saved["fsc"][largest], dtype=np.float64))
