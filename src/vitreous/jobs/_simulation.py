@@ -48,7 +48,7 @@ class SampleParameters(JobParameters):
     defocus_max: float = parameter(20000.0, help="largest underfocus", unit="A", gt=0)
     astigmatism: float = parameter(400.0, help="largest difference between the two defoci", unit="A", ge=0)
     phase_shift: float = parameter(0.0, help="phase shift of a phase plate", unit="deg", ge=0, le=180)
-    b_factor: float = parameter(50.0, help="B factor of the imaging, beside the model's own", unit="A^2", ge=0)
+    b_factor: float = parameter(20.0, help="B factor of the imaging, beside the model's own", unit="A^2", ge=0)
     ice_thickness: float = parameter(300.0, help="thickness of the ice (0: no granular noise)", unit="A", ge=0)
     preferred_kappa: float = parameter(
         0.0, help="concentration of preferred orientation (von Mises-Fisher; 0: uniform)", ge=0

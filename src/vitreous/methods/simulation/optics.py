@@ -18,7 +18,7 @@ from vitreous.core.scattering import interaction_constant
 class Envelope:
     """What dampens contrast: b_factor (A^2), focal_spread (A, standard deviation), convergence (mrad, half angle)."""
 
-    b_factor: float = 50.0
+    b_factor: float = 20.0
     focal_spread: float = 60.0
     convergence: float = 0.02
 
