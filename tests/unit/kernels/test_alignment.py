@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitreous.core.fourier import hermitian_weights
-from vitreous.kernels.alignment import leave_one_out, leave_one_out_reference
+from vitreous.kernels.alignment import leave_one_out, leave_one_out_reference, reference
 
 SHAPE = (24, 30)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -30,6 +30,13 @@ def test_every_form_agrees_with_the_reference(generator, device):
     for name in ("value", "gradient", "hessian", "noise"):
         a, b = getattr(got, name), getattr(wanted, name)
         assert (a - b).abs().max() < 2e-5 * b.abs().max(), name
+
+
+def test_the_form_for_gpus_agrees_on_the_cpu_too(generator):
+    frames, weights, ky, kx, shifts = problem(generator)
+    got = reference.sums(frames, weights, ky, kx, shifts)
+    wanted = reference.sums(frames.to(torch.complex128), weights, ky, kx, shifts)
+    assert (got - wanted).abs().max() < 2e-5 * wanted.abs().max()
 
 
 def test_derivatives_are_those_of_the_value(generator):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitreous.core.fourier import radius_grid, shift_images
-from vitreous.kernels.warp import prefilter, warp, warp_reference
+from vitreous.kernels.warp import cuda, prefilter, warp, warp_reference
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -28,6 +28,12 @@ def test_every_form_agrees_with_the_reference(generator, device):
     field = torch.randn(2, 6, generator=generator, dtype=torch.float64) * 4
     got = warp(image.to(device), field.to(device)).cpu()
     assert torch.allclose(got.double(), warp_reference(image, field), atol=2e-5)
+
+
+def test_the_form_for_gpus_agrees_on_the_cpu_too(generator):
+    image = torch.randn(70, 90, generator=generator)
+    field = torch.randn(2, 6, generator=generator, dtype=torch.float64) * 4
+    assert torch.allclose(cuda.warp(image, field).double(), warp_reference(image, field), atol=2e-5)
 
 
 def test_no_displacement_gives_the_image_back(generator):

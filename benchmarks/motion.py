@@ -1,0 +1,125 @@
+"""Motion correction: time and error on a movie of known motion, against the floor its FFTs set and against RELION.
+
+    python benchmarks/motion.py [--size 1024] [--frames 16] [--dose 2] [--contrast 0.08]
+
+One thread. The floor is what no implementation that interpolates in real space goes below: for each frame one
+forward transform (to align and to shift it), one inverse (to interpolate) and one forward (to weight by dose).
+Times are CPU seconds of the process (machines are shared), ours after one warm-up on a small movie (numba's cache).
+relion_run_motioncorr, where it is installed, works on the same file with the same patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import fft
+from scipy.ndimage import map_coordinates, spline_filter
+
+from vitreous.data.dataset import Dataset
+from vitreous.data.motion import Motion, grid_points, motion_error
+from vitreous.data.table import Table
+from vitreous.io.motion import read_motion
+from vitreous.io.movies import open_movie
+from vitreous.io.mrc import write_image
+from vitreous.io.relion import write_dataset
+from vitreous.methods.motion.correct import MotionOptions, correct_movie
+from vitreous.methods.motion.correction import Exposure, SumOptions
+from vitreous.methods.motion.frames import ArrayFrames
+
+MARGIN = 64
+
+
+def displacement(f: float, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """True displacement (x, y) in pixels at frame f, positions as fractions of the field from -0.5 to 0.5."""
+    local = 3.0 * (1.0 - np.exp(-f / 5.0))
+    drift = 1.5 * f**0.7
+    return drift + local * (u - 1.2 * u * v), -0.6 * drift + local * (0.8 * v + 1.5 * u * u)
+
+
+def simulate(size: int, n_frames: int, dose: float, contrast: float) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    full = size + 2 * MARGIN
+    k2 = np.fft.fftfreq(full)[:, None] ** 2 + np.fft.rfftfreq(full) ** 2
+    specimen = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((full, full))) * np.exp(-15 * k2) * (k2 > 2e-5))
+    splines = spline_filter(specimen * (contrast / specimen.std()), 3).astype(np.float32)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float32)
+    frames = np.empty((n_frames, size, size), np.uint8)
+    for f in range(n_frames):
+        dx, dy = displacement(f, x / size - 0.5, y / size - 0.5)
+        image = map_coordinates(splines, [MARGIN + y - dy, MARGIN + x - dx], order=3, prefilter=False)
+        frames[f] = rng.poisson(np.clip(dose * (1 + image), 0, None))
+    return frames
+
+
+def floor_seconds(size: int, n_frames: int) -> float:
+    """CPU seconds of two forward and one inverse real transforms a frame, by the quickest library for each."""
+    image = torch.rand(size, size)
+    transform = torch.fft.rfft2(image)
+    fft.irfft2(transform.numpy(), s=(size, size))
+    start = time.process_time()
+    for _ in range(3):
+        torch.fft.rfft2(image)
+        torch.fft.rfft2(image)
+        fft.irfft2(transform.numpy(), s=(size, size))
+    return (time.process_time() - start) / 3 * n_frames
+
+
+def error_of(motion: Motion, n_frames: int) -> float:
+    ny, nx = motion.shape
+    points = grid_points(motion.shape)
+    u, v = points[:, 0] / nx - 0.5, points[:, 1] / ny - 0.5
+    true = np.stack([np.stack(displacement(f, u, v), 1) for f in range(n_frames)])
+    return motion_error(motion, true, points)[0]
+
+
+def run_relion(path: Path, dose: float) -> tuple[float, Motion]:
+    optics = Table({"optics_group_name": ["opticsGroup1"], "optics_group": [1], "movie_pixel_size": [1.0]})
+    optics = optics.with_columns(voltage=300.0, cs=2.7, amplitude_contrast=0.1)
+    rows = Table({"movie_name": ["m.mrcs"], "optics_group": [1]})
+    write_dataset(path / "movies.star", Dataset("movies", optics, rows))
+    words = f"relion_run_motioncorr --i movies.star --o relion/ --use_own --dose_weighting --dose_per_frame {dose:g}"
+    words += " --voltage 300 --patch_x 5 --patch_y 5 --grouping_for_ps 2 --j 1"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(words.split(), cwd=path, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, read_motion(path / "relion/m.star").motion
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--dose", type=float, default=2.0)
+    parser.add_argument("--contrast", type=float, default=0.08)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    options = MotionOptions(Exposure(1.0, 300.0, arguments.dose), SumOptions(), patches=(5, 5))
+    correct_movie(ArrayFrames(simulate(512, 4, 2.0, 0.1)), options)
+    frames = simulate(arguments.size, arguments.frames, arguments.dose, arguments.contrast)
+    figures: dict[str, float] = {"floor_cpu_s": floor_seconds(arguments.size, arguments.frames)}
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name)
+        write_image(path / "m.mrcs", frames.astype(np.float32), 1.0)
+        start, wall = time.process_time(), time.monotonic()
+        corrected = correct_movie(open_movie(path / "m.mrcs"), options)
+        figures["cpu_s"], figures["wall_s"] = time.process_time() - start, time.monotonic() - wall
+        figures["times_floor"] = figures["cpu_s"] / figures["floor_cpu_s"]
+        figures["error_px"] = error_of(corrected.motion, arguments.frames)
+        if shutil.which("relion_run_motioncorr"):
+            figures["relion_cpu_s"], motion = run_relion(path, arguments.dose)
+            figures["relion_error_px"] = error_of(motion, arguments.frames)
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
