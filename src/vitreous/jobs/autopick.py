@@ -57,6 +57,9 @@ class AutopickParameters(JobParameters):
         -1.0, help="least distance of a pick from the micrograph's edge (negative: half of diameter_max)", unit="A",
         advanced=True,
     )  # fmt: skip
+    min_roundness: float = parameter(
+        0.2, help="least roundness of a pick's response, 0 to 1: edges of carbon have less", advanced=True, ge=0, le=1
+    )
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def _search(dataset: Dataset, params: AutopickParameters, context: Context) -> I
         use_ctf=params.use_ctf,
         exclude_contamination=params.exclude_contamination,
         edge=params.edge,
+        min_roundness=params.min_roundness,
     )
     executor = ThreadPoolExecutor(max(1, min(context.threads, len(dataset))))
     try:

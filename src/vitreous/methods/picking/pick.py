@@ -15,7 +15,7 @@ from vitreous.core.fourier import lowpass, rescale
 from vitreous.core.neighbours import keep_best_apart
 from vitreous.methods.picking.background import even_out, robust_spread
 from vitreous.methods.picking.log_filter import log_response, scale_ladder
-from vitreous.methods.picking.peaks import local_maxima, refine_maxima
+from vitreous.methods.picking.peaks import local_maxima, refine_maxima, roundness
 from vitreous.methods.picking.threshold import NoiseLaw
 
 # Working pixels across the smallest particle: enough for its LoG (sampled beyond twice its bandwidth), few enough
@@ -30,7 +30,8 @@ class PickingRecipe:
     diameter_min, diameter_max: of the particles, in A. min_distance: between picks, A (0: 0.8 diameter_min).
     max_resolution: detail finer than this (A) is filtered off. dark_particles: protein is dark, as it is recorded.
     use_ctf: weight the filter with the micrograph's CTF where it is known. edge: closest a centre may be to the
-    micrograph's edge, A (negative: half of diameter_max).
+    micrograph's edge, A (negative: half of diameter_max). min_roundness: least ratio of the curvatures of the score
+    at a pick; ridges along the edges of carbon have less.
     """
 
     diameter_min: float
@@ -41,6 +42,7 @@ class PickingRecipe:
     use_ctf: bool = True
     exclude_contamination: bool = True
     edge: float = -1.0
+    min_roundness: float = 0.2
 
     @property
     def distance(self) -> float:
@@ -106,7 +108,7 @@ def find_candidates(
     )
     scores, diameters = score_map(even.image, ~even.contaminated, working, recipe, lens)
     allowed = _away_from_edges(small_shape, recipe.margin / working) & ~even.contaminated
-    positions, strengths, where = _separate_maxima(scores, allowed, recipe.distance / working)
+    positions, strengths, where = _separate_maxima(scores, allowed, working, recipe)
     enlarge = np.array(shape) / np.array(small_shape)
     centre = np.array(small_shape) // 2
     full = (positions - centre) * enlarge + np.array(shape) // 2
@@ -115,13 +117,19 @@ def find_candidates(
 
 
 def _separate_maxima(
-    scores: Float[np.ndarray, "height width"], allowed: Bool[np.ndarray, "height width"], distance: float
+    scores: Float[np.ndarray, "height width"],
+    allowed: Bool[np.ndarray, "height width"],
+    pixel_size: float,
+    recipe: PickingRecipe,
 ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "n"], tuple[np.ndarray, ...]]:
-    """Positive maxima no closer than distance: sub-pixel (y, x), scores, and the pixels they came from."""
+    """Positive, round maxima no closer than allowed: sub-pixel (y, x), scores, and the pixels they came from."""
     peaks = local_maxima(scores, allowed & (scores > 0))
     positions = refine_maxima(scores, peaks)
+    step = 0.25 * np.sqrt(recipe.diameter_min * recipe.diameter_max) / pixel_size
+    round_ones = roundness(scores, positions, step) >= recipe.min_roundness
+    peaks, positions = peaks[round_ones], positions[round_ones]
     strengths = scores[tuple(peaks.T)]
-    kept = keep_best_apart(positions, strengths, distance)
+    kept = keep_best_apart(positions, strengths, recipe.distance / pixel_size)
     return positions[kept], strengths[kept], tuple(peaks[kept].T)
 
 
@@ -131,7 +139,7 @@ def noise_law(shape: tuple[int, int], pixel_size: float, recipe: PickingRecipe) 
     noise = np.random.default_rng(0).standard_normal(shape)
     everywhere = np.ones(shape, dtype=bool)
     scores, _ = score_map(noise, everywhere, pixel_size, recipe)
-    return NoiseLaw.of(_separate_maxima(scores, everywhere, recipe.distance / pixel_size)[1])
+    return NoiseLaw.of(_separate_maxima(scores, everywhere, pixel_size, recipe)[1])
 
 
 def score_map(

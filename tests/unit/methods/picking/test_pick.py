@@ -59,6 +59,16 @@ def test_no_picks_in_a_crystal_and_few_losses_around_it(scene, recall_precision)
     assert precision > 0.9
 
 
+def test_no_picks_along_a_sharp_edge(scene):
+    made = scene("shell", count=0)
+    edged = made.micrograph.clone()
+    edged[:, 500:504] -= 25.0
+    picks = pick(replace(made, micrograph=edged), exclude_contamination=False)
+    loose = pick(replace(made, micrograph=edged), exclude_contamination=False, min_roundness=0.0)
+    assert len(loose) > 8
+    assert len(picks) <= 0.3 * len(loose)
+
+
 def test_white_particles_on_request(scene, recall_precision):
     made = scene("ball")
     inverted = replace(made, micrograph=-made.micrograph)
