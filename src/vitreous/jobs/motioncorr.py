@@ -29,7 +29,7 @@ from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
 from vitreous.methods.motion.correction import Exposure, SumOptions, binned_shape
-from vitreous.methods.motion.frames import FrameRange
+from vitreous.methods.motion.frames import FrameRange, UnusableMovie
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -266,7 +266,7 @@ def _attempt(work: _Work, index: int, at_once: int) -> _Row | Quarantined:
         return (_stored(work, index) if work.context.resume else None) or _correct(work, index, at_once)
     except InputError as error:
         return Quarantined(name, f"{error.what}. {error.remedy}")
-    except ValueError as error:
+    except UnusableMovie as error:
         return Quarantined(name, str(error))
 
 
@@ -297,7 +297,7 @@ def _correct(work: _Work, index: int, at_once: int) -> _Row:
     name, shape = str(row["movie_name"]), work.shapes[int(row["optics_group"])]
     movie = _open(name, params, context)
     if movie.shape != shape:
-        raise ValueError(f"frames are {movie.shape[1]} x {movie.shape[0]} pixels, not {shape[1]} x {shape[0]}")
+        raise UnusableMovie(f"frames are {movie.shape[1]} x {movie.shape[0]} pixels, not {shape[1]} x {shape[0]}")
     last = params.last_frame if params.last_frame > 0 else movie.n_frames
     frames = FrameRange(movie, params.first_frame - 1, last - 1)
     options = _options(work, index, memory=context.memory // at_once, n_frames=frames.n_frames)

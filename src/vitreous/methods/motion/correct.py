@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vitreous.data.motion import Motion
 from vitreous.methods.motion.correction import Exposure, SumOptions, Sums, sum_frames
-from vitreous.methods.motion.frames import FrameSource, PreparedFrames
+from vitreous.methods.motion.frames import FrameSource, PreparedFrames, UnusableMovie
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
 from vitreous.methods.motion.spectra import Band, band_limit, band_of
@@ -74,9 +74,9 @@ def correct_movie(
     defects: NDArray[np.bool_] | None = None,
     device: torch.device | None = None,
 ) -> Corrected:
-    """Repair, align (whole frames, then patches), undo the motion, sum. Raises ValueError for unusable frames."""
+    """Repair, align (whole frames, then patches), undo the motion, sum. Raises UnusableMovie for what frames hold."""
     if source.n_frames < 1:
-        raise ValueError("there are no frames")
+        raise UnusableMovie("there are no frames")
     frames = PreparedFrames(
         source,
         gain=gain,

@@ -20,6 +20,10 @@ _NEIGHBOURHOOD = 7  # px, odd: the mean that a pixel of the sum is held against
 _FIRST_RADIUS = 4  # px: how far replacements for a bad pixel are looked for at first
 
 
+class UnusableMovie(ValueError):
+    """A movie that cannot be corrected for what its frames hold: no fault of ours, nor of the other movies."""
+
+
 class FrameSource(Protocol):
     """A movie: what io.movies.Movie is, or an array in memory (see `ArrayFrames`)."""
 
@@ -64,7 +68,7 @@ class FrameRange:
 
     def __init__(self, source: FrameSource, first: int, last: int) -> None:
         if not 0 <= first <= last < source.n_frames:
-            raise ValueError(f"frames {first + 1} to {last + 1} are asked for, there are {source.n_frames}")
+            raise UnusableMovie(f"frames {first + 1} to {last + 1} are asked for, there are {source.n_frames}")
         self._source, self._first, self._last = source, first, last
 
     @property
@@ -150,7 +154,7 @@ def _good_neighbours(bad: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray
     candidates = np.zeros((len(rows), width), dtype=np.int64)
     count = np.zeros(len(rows), dtype=np.int64)
     if bad.all():
-        raise ValueError("every pixel is marked bad")
+        raise UnusableMovie("every pixel is marked bad")
     radius = _FIRST_RADIUS
     while (waiting := np.flatnonzero(count == 0)).size:
         # Wider rings are sampled as coarsely, so that a whole dead tile costs no more memory than single pixels.
@@ -179,7 +183,7 @@ class PreparedFrames:
     """Transforms of gain-corrected, repaired frames, by number.
 
     keep: hold the frames in memory (as transforms, once made); else every use reads the movie again.
-    Raises ValueError where a frame holds values that are not numbers.
+    Raises UnusableMovie where a frame holds values that are not numbers.
     """
 
     def __init__(
@@ -230,7 +234,7 @@ class PreparedFrames:
         for number in range(self.n_frames):
             frame = self._read(number)
             if not bool(torch.isfinite(frame.sum(dtype=torch.float64))):
-                raise ValueError(f"frame {number + 1} holds values that are not numbers")
+                raise UnusableMovie(f"frame {number + 1} holds values that are not numbers")
             total += frame
             if self._keep:
                 self._held[number] = frame
