@@ -109,9 +109,12 @@ def load_sample(params: SampleParameters, context: Context) -> Sample:
     return Sample(atoms, scattering, radius_of(atoms))
 
 
-def make_projector(sample: Sample, pixel_size: float, box: int = 0) -> Projector:
-    """Projections of the model. Raises InputError where it holds elements without form factors."""
-    box = box or even(2.0 * (sample.radius + _BORDER) / pixel_size)
+def make_projector(sample: Sample, pixel_size: float, margin_px: float = 0.0) -> Projector:
+    """Projections of the model, in a box with a margin for offsets from its centre.
+
+    Raises InputError where the model holds elements without form factors.
+    """
+    box = even(2.0 * ((sample.radius + _BORDER) / pixel_size + margin_px))
     try:
         return Projector(sample.atoms, box, pixel_size, sample.scattering)
     except ValueError as error:

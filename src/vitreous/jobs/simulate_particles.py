@@ -33,12 +33,13 @@ from vitreous.jobs._simulation import (
 )
 from vitreous.methods.simulation.exposure import Acquisition
 from vitreous.methods.simulation.optics import Focus
-from vitreous.methods.simulation.particles import CANVAS_FACTOR, Poses, crop, particle_images, particle_signal
+from vitreous.methods.simulation.particles import Poses, particle_images, particle_signal, resize
 from vitreous.methods.simulation.potential import Projector
 from vitreous.methods.simulation.scene import preferred_rotations, uniform_rotations
 
 PARTICLES_NODE = "ParticleGroupMetadata.star.relion"
 _BATCH = 16  # images made at a time
+_CANVAS_FACTOR = 2  # images are made so much larger and then cut: defocus spreads a particle beyond its box
 _POSE_COLUMNS = ("rot", "tilt", "psi", "origin_x", "origin_y")
 
 
@@ -63,6 +64,16 @@ class _Group:
     offsets: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class _Images:
+    """How images of one group are made; noise None: the signal alone."""
+
+    projector: Projector
+    acquisition: Acquisition
+    box: int
+    noise: np.random.Generator | None
+
+
 class SimulateParticles(Job):
     """Particle images alone, without micrographs: protein white, background of mean 0 and deviation 1."""
 
@@ -78,8 +89,8 @@ class SimulateParticles(Job):
         box = params.box or even(3.0 * sample.radius / params.pixel_size)
         if box % 2:
             raise InputError("--box", f"is {box}", "Give an even number.")
-        canvas = CANVAS_FACTOR * box
-        projector = make_projector(sample, params.pixel_size, canvas)
+        canvas = _CANVAS_FACTOR * box
+        projector = make_projector(sample, params.pixel_size, margin_px=params.offset)
         taken = acquisition(params, (canvas, canvas), 1)
         n_groups = -(-params.n_particles // params.per_micrograph)
 
@@ -89,10 +100,11 @@ class SimulateParticles(Job):
             n = min(params.per_micrograph, params.n_particles - index * params.per_micrograph)
             group = _draw(params, context.relative(path), n, drawn)
             if not (context.resume and _is_whole(path, n, box)):
-                _write_stack(path, group, projector, taken, noise if params.noise else None)
+                images = _Images(projector, taken, box, noise if params.noise else None)
+                _write_stack(path, group, images)
             return group
 
-        memory = 40.0 * _BATCH * canvas**2 * len(np.unique(sample.atoms.elements.astype(str)))
+        memory = 40.0 * _BATCH * (canvas**2 + 8.0 * projector.box**2)
         groups = list(each(make, n_groups, "simulating particles", context, memory))
         rows = _table(groups, params.pixel_size)
         optics = optics_table(
@@ -128,19 +140,18 @@ def _draw(params: SimulateParticlesParameters, stack: str, n: int, rng: np.rando
     return _Group(stack, n, focus, rotations, rng.uniform(-params.offset, params.offset, (n, 2)))
 
 
-def _write_stack(
-    path: Path, group: _Group, projector: Projector, taken: Acquisition, noise: np.random.Generator | None
-) -> None:
+def _write_stack(path: Path, group: _Group, images: _Images) -> None:
     """Images of one group, normalised with noise, or the bare signal without."""
+    taken, box = images.acquisition, images.box
     with StackWriter(path, taken.pixel_size) as writer:
         for start in range(0, group.n, _BATCH):
             part = slice(start, start + _BATCH)
             poses = Poses(group.rotations[part], torch.from_numpy(group.offsets[part]))
-            if noise is None:
-                signal = particle_signal(projector, poses, group.focus, taken)
-                writer.append(crop(signal, projector.box // CANVAS_FACTOR))
+            if images.noise is None:
+                writer.append(resize(particle_signal(images.projector, poses, group.focus, taken), box))
             else:
-                writer.append(particle_images(projector, poses, group.focus, taken, noise))
+                made = particle_images(images.projector, poses, group.focus, taken, box=box, rng=images.noise)
+                writer.append(made)
 
 
 def _is_whole(path: Path, n: int, box: int) -> bool:

@@ -9,15 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.core.fourier import radius_grid, to_real
+from vitreous.core.fourier import radius_grid, to_fourier, to_real
 from vitreous.core.masks import distance_grid
 from vitreous.methods.simulation.exposure import Acquisition
 from vitreous.methods.simulation.ice import IceNoise
 from vitreous.methods.simulation.optics import Focus, contrast_transfer, damage
 from vitreous.methods.simulation.potential import Projector
-
-# Defocus spreads a particle over its neighbourhood: images are made this much larger and then cut.
-CANVAS_FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -28,40 +25,43 @@ class Poses:
     offsets: Float[Tensor, "n 2"]
 
 
-def crop(images: Float[Tensor, "n canvas canvas"], box: int) -> Float[Tensor, "n box box"]:
-    """The middle of images, centre on centre."""
-    start = images.shape[-1] // 2 - box // 2
-    return images[..., start : start + box, start : start + box]
+def resize(images: Float[Tensor, "n size size"], box: int) -> Float[Tensor, "n box box"]:
+    """The middle of images, or images with zeros around them, centre on centre."""
+    before = box // 2 - images.shape[-1] // 2
+    after = box - images.shape[-1] - before
+    return torch.nn.functional.pad(images, (before, after, before, after))
 
 
 def particle_signal(
     projector: Projector, poses: Poses, focus: Focus, acquisition: Acquisition
 ) -> Float[Tensor, "n canvas canvas"]:
-    """Noise-free images with protein white, as a fraction of the mean intensity, on the projector's box.
+    """Noise-free images with protein white, as a fraction of the mean intensity, of the acquisition's (square) shape.
 
-    Damage is that of the plain sum over the whole exposure.
+    That should be twice the box that is wanted: defocus spreads a particle over its neighbourhood. The particle
+    with its offset must lie in the projector's box. Damage is that of the plain sum over the whole exposure.
     """
-    shape = (projector.box, projector.box)
+    shape = acquisition.shape
     a = acquisition
     transfer = -contrast_transfer(shape, a.pixel_size, a.microscope, focus, a.envelope)
     if a.damage:
         radius = radius_grid(shape, a.pixel_size)
         fading = damage(radius, a.pre_exposure, a.pre_exposure + a.dose, a.microscope.voltage)
         transfer = transfer * fading.to(torch.float32)
-    return to_real(projector.transforms(poses.rotations, poses.offsets) * transfer, shape)
+    potentials = resize(projector(poses.rotations, poses.offsets), shape[0])
+    return to_real(to_fourier(potentials) * transfer, shape)
 
 
 def particle_noise(
-    n: int, canvas: int, focus: Focus, acquisition: Acquisition, rng: np.random.Generator
+    n: int, focus: Focus, acquisition: Acquisition, rng: np.random.Generator
 ) -> Float[Tensor, "n canvas canvas"]:
     """Ice seen through the lens and shot noise at the dose, as a fraction of the mean intensity.
 
     Shot noise of so many electrons a pixel is Gaussian to a good approximation.
     """
-    shape = (canvas, canvas)
     a = acquisition
+    shape = a.shape
     transfer = contrast_transfer(shape, a.pixel_size, a.microscope, focus, a.envelope)
-    images = torch.from_numpy(rng.standard_normal((n, canvas, canvas), dtype=np.float32))
+    images = torch.from_numpy(rng.standard_normal((n, *shape), dtype=np.float32))
     images /= (a.dose * a.pixel_size**2) ** 0.5
     for index in range(n):
         ice = IceNoise(shape, a.pixel_size, a.ice, rng).expose(a.dose)
@@ -79,10 +79,9 @@ def normalise(images: Float[Tensor, "n box box"], background: float = 0.75) -> F
 
 
 def particle_images(
-    projector: Projector, poses: Poses, focus: Focus, acquisition: Acquisition, rng: np.random.Generator
+    projector: Projector, poses: Poses, focus: Focus, acquisition: Acquisition, *, box: int, rng: np.random.Generator
 ) -> Float[Tensor, "n box box"]:
-    """Noisy, normalised particle images, protein white, of half the projector's box."""
-    box = projector.box // CANVAS_FACTOR
+    """Noisy, normalised particle images, protein white: the middle of images of the acquisition's shape."""
     images = particle_signal(projector, poses, focus, acquisition)
-    images += particle_noise(len(images), projector.box, focus, acquisition, rng)
-    return normalise(crop(images, box))
+    images += particle_noise(len(images), focus, acquisition, rng)
+    return normalise(resize(images, box))

@@ -73,7 +73,7 @@ def test_micrograph_and_particle_image_agree(projector):
     micrograph = Specimen(projector, scene([120.25, 119.5]), focus, acquisition, np.random.default_rng(0)).micrograph()
     cut = micrograph[80:160, 80:160]
     poses = Poses(torch.eye(3)[None], torch.tensor([[0.25, -0.5]]))
-    alone = particle_signal(Projector(ferritin(), 160, 2.2), poses, focus, acquisition)[0, 40:120, 40:120].numpy()
+    alone = particle_signal(projector, poses, focus, acquisition)[0, 80:160, 80:160].numpy()
     assert correlation(cut, -alone) > 0.999
     assert np.std(cut) == pytest.approx(np.std(alone), rel=0.01)
 
@@ -154,11 +154,11 @@ def test_ice_shows_thon_rings_at_the_true_defocus(projector):
 
 
 def test_particle_images_are_white_normalised_and_reproducible(projector):
-    acquisition = Acquisition((80, 80), 2.2, SCOPE, dose=40.0)
+    acquisition = Acquisition((192, 192), 2.2, SCOPE, dose=40.0)
     poses = Poses(torch.eye(3).expand(4, 3, 3), torch.zeros(4, 2))
-    big = Projector(ferritin(), 192, 2.2)
+    focus = Focus(15000, 15000)
     images, again = (
-        particle_images(big, poses, Focus(15000, 15000), acquisition, np.random.default_rng(3)) for _ in range(2)
+        particle_images(projector, poses, focus, acquisition, box=96, rng=np.random.default_rng(3)) for _ in range(2)
     )
     assert images.shape == (4, 96, 96)
     assert torch.equal(images, again)
