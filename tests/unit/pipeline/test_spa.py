@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from vitreous.core.errors import InputError
+from vitreous.job import catalogue, find
 from vitreous.pipeline.project import Project
-from vitreous.pipeline.spa import SpaParameters, friendly_size, link_movies, run_spa
+from vitreous.pipeline.spa import STEPS, SpaParameters, friendly_size, link_movies, run_spa
 
 
 @pytest.mark.parametrize(("size", "expected"), [(1, 2), (63.2, 64), (65, 72), (195, 200), (256, 256), (257, 270)])
@@ -62,3 +63,9 @@ def test_what_is_wrong_is_said_before_anything_starts(tmp_path: Path, changes: d
     with pytest.raises(InputError, match=re.escape(words)):
         run_spa(tmp_path / "project", settings(tmp_path, **changes))
     assert not (tmp_path / "project").exists()
+
+
+def test_every_step_has_its_job() -> None:
+    assert {step.job for step in STEPS} <= set(catalogue())
+    for step in STEPS:
+        assert find(step.job).name == step.job
