@@ -12,6 +12,7 @@ A .cs file is a numpy structured array. Conventions, all turned into ours here:
 from __future__ import annotations
 
 import logging
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def read_cs(path: str | Path) -> NDArray[Any]:
     except OSError as error:
         what = f"cannot be read ({error.strerror or error})"
         raise InputError(file, what, "Check the name and the permissions.") from error
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, tokenize.TokenError) as error:
         raise InputError(file, "is no .cs file", "Give a file written by cryoSPARC.") from error
     if not isinstance(array, np.ndarray) or array.dtype.names is None or "uid" not in array.dtype.names:
         raise InputError(file, "is no .cs file: it has no uid column", "Give a file written by cryoSPARC.")
@@ -77,7 +78,7 @@ def read_cryosparc(path: str | Path, passthrough: str | Path | None = None, flip
     if not any(name.startswith(("blob/", "ctf/")) for name in columns):
         raise InputError(file, "holds no particles (neither images nor CTF)", "Give the particles .cs file.")
     rows: dict[str, NDArray[Any]] = {}
-    if "blob/path" in columns:
+    if "blob/path" in columns and "blob/idx" in columns:
         rows["image_name"] = _image_names(columns)
     if "location/micrograph_path" in columns:
         rows["micrograph_name"] = _paths(columns["location/micrograph_path"])

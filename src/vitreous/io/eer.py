@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.io.eer_events import add_events
-from vitreous.io.tiff import tiff_faults
+from vitreous.io.tiff import MAX_SIDE, tiff_faults
 
 log = logging.getLogger(__name__)
 
 _BITS = {65000: (8, 2, 2), 65001: (7, 2, 2)}  # compression -> bits of skip, x and y position
 _VARIABLE = 65002  # the bits stand in tags
 _BIT_TAGS = (65007, 65008, 65009)
+_MOST_BITS = 16  # of one code; cameras use 7 to 9 and 2
 _MAX_COUNT = 65535  # raw frames that fit in uint16, one event a pixel and frame
 _METRE = 1e10  # A
 _Segment = tuple[int, int, tuple[int, int, int]]  # offset, length, bits of skip, x and y
@@ -95,7 +96,9 @@ class EerMovie:
             if bits is None:
                 continue
             sensor = sensor or (int(page.shape[0]), int(page.shape[1]))
-            if len(page.dataoffsets) != 1 or tuple(page.shape[:2]) != sensor:
+            odd_bits = not (1 <= bits[0] <= _MOST_BITS and 1 <= min(bits[1:]) <= max(bits[1:]) <= _MOST_BITS)
+            odd_shape = tuple(page.shape[:2]) != sensor or max(sensor) > MAX_SIDE
+            if len(page.dataoffsets) != 1 or odd_bits or odd_shape:
                 raise InputError(self.path, f"has an odd page ({number + 1})", "Make or copy it anew.")
             self._segments.append((int(page.dataoffsets[0]), int(page.databytecounts[0]), bits))
         if sensor is None:

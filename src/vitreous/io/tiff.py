@@ -39,7 +39,11 @@ _FAULTS = (
     zlib.error,
     EOFError,
     AttributeError,
+    MemoryError,
+    OverflowError,
+    ZeroDivisionError,
 )
+MAX_SIDE = 100_000  # pixels: no detector has more, a damaged file may say so
 Compression = Literal["lzw", "deflate", "none"]
 
 
@@ -118,7 +122,10 @@ def write_tiff(
 def _page_shape(path: Path, page: Any) -> tuple[int, int]:
     if len(page.shape) != 2 or page.dtype is None or page.dtype.kind not in "iuf":
         raise InputError(path, f"holds images of shape {page.shape}, not grey images", "Give a movie of counts.")
-    return int(page.shape[0]), int(page.shape[1])
+    ny, nx = int(page.shape[0]), int(page.shape[1])
+    if not (0 < ny <= MAX_SIDE and 0 < nx <= MAX_SIDE):
+        raise InputError(path, f"says it has {nx} x {ny} pixels", "Make or copy it anew.")
+    return ny, nx
 
 
 def _pixel_size(page: Any) -> float | None:

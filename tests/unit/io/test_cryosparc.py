@@ -118,6 +118,23 @@ def test_passthrough_is_joined_by_uid(tmp_path: Path) -> None:
         read_cryosparc(tmp_path / "a.cs", tmp_path / "p.cs")
 
 
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    cs_file(tmp_path / "a.cs")
+    whole = (tmp_path / "a.cs").read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, 500, 3):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / "b.cs").write_bytes(damaged)
+        try:
+            read_cryosparc(tmp_path / "b.cs")
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
 def test_what_is_no_cs_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_cs(tmp_path / "none.cs")

@@ -164,6 +164,13 @@ def test_wrong_files_and_options(tmp_path: Path) -> None:
         (tmp_path / "cut.eer").write_bytes(whole[:length])
         with pytest.raises(InputError, match=r"cut\.eer"):
             EerMovie(tmp_path / "cut.eer", grouping=5).frames(0, 1)
+    write_eer(tmp_path / "bits.eer", random_frames(2), 65002)
+    damaged = (tmp_path / "bits.eer").read_bytes()
+    tag = struct.pack("<HHQQ", 65007, 3, 1, 9)
+    assert damaged.count(tag) == 2
+    (tmp_path / "bits.eer").write_bytes(damaged.replace(tag, struct.pack("<HHQQ", 65007, 3, 1, 0)))
+    with pytest.raises(InputError, match="odd page"):
+        EerMovie(tmp_path / "bits.eer", grouping=1)
     write_tiff(tmp_path / "b.tif", np.zeros((2, 8, 8), np.uint8))
     (tmp_path / "b.tif").rename(tmp_path / "b.eer")
     with pytest.raises(InputError, match="no electron events"):

@@ -73,6 +73,23 @@ def test_broken_tiffs(tmp_path: Path) -> None:
         open_movie(tmp_path / "nan.tiff").frames(0, 1)
 
 
+def test_damaged_tiffs_are_refused_or_read(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tiff", FRAMES.astype(np.uint8), 1.0)
+    whole = (tmp_path / "a.tiff").read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(200):
+        damaged = bytearray(whole)
+        for place in rng.integers(0, len(damaged), 4):
+            damaged[place] = rng.integers(0, 256)
+        (tmp_path / "b.tiff").write_bytes(damaged)
+        try:
+            assert open_movie(tmp_path / "b.tiff").frames(0, 1).dtype == np.float32
+        except InputError:
+            refused += 1
+    assert refused > 20
+
+
 def test_a_movie_is_known_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no movie by its name"):
         open_movie(tmp_path / "a.png")
