@@ -132,7 +132,8 @@ def start(particles: ParticleSet, poses: Poses, options: Options2D) -> Classific
 
 def _iterate(particles: ParticleSet, state: Classification, options: Options2D) -> Classification:
     box = particles.box
-    max_shell = next_max_shell(state.shell, box, incr_size=options.incr_size)
+    # RELION's ten shells are for boxes of a hundred pixels and more; in a small box they would be most of it
+    max_shell = next_max_shell(state.shell, box, incr_size=min(options.incr_size, max(3, box // 12)))
     sampling = in_plane_sampling(
         options.psi_step,
         options.offset_range,

@@ -58,6 +58,13 @@ class Candidates:
     rows: NDArray[np.int64]
     log_prior: NDArray[np.float32]
 
+    def of(self, particles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The candidates of some particles: each one's place among `particles`, and its place in the lists."""
+        counts = self.starts[particles + 1] - self.starts[particles]
+        owners = np.repeat(np.arange(len(particles)), counts)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return owners, self.starts[particles][owners] + within
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -136,15 +143,17 @@ class Expectation:
         size = self._batch_size()
         start = 0
         while start < len(indices):
+            chosen = indices[start : start + size]
             try:
-                found = list(self._batch(indices[start : start + size], poses))
+                images = self._prepare(chosen, poses)
+                samples = self._coarse(chosen, images)
             except (MemoryError, torch.OutOfMemoryError):
                 if size == 1:
                     raise
                 size = max(1, size // 2)
                 continue
             start += size
-            yield from found
+            yield from self._weigh_all(chosen, images, samples, poses)
 
     def _batch_size(self) -> int:
         box, m = self.particles.box, len(self.coefficients)
@@ -154,12 +163,16 @@ class Expectation:
             each += 14 * self.references.n_classes * len(self.sampling.rotations) * shifts
         return max(1, min(512, self.settings.memory // 2 // each))
 
-    def _batch(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
+    def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
         s = self.settings
-        images = prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
-        samples = self._coarse(indices, images)
+        return prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
+
+    def _weigh_all(
+        self, indices: NDArray[np.int64], images: PreparedImages, samples: Samples, poses: Poses
+    ) -> Iterator[Posterior]:
+        """Broad posteriors at the coarse samples, sharp ones at their children, in parts that fit in memory."""
         counts = np.bincount(samples.images[samples.entry_pairs()], minlength=len(indices))
-        broad = counts > s.oversample_below
+        broad = counts > self.settings.oversample_below
         for level, members in ((self.coarse, np.flatnonzero(broad)), (self.fine, np.flatnonzero(~broad))):
             part = _of_images(samples, members)
             for first, last in self._parts(level, part, len(members)):
@@ -191,10 +204,7 @@ class Expectation:
     ) -> Samples:
         candidates = self.prior.candidates
         assert candidates is not None
-        counts = candidates.starts[indices + 1] - candidates.starts[indices]
-        images = np.repeat(np.arange(len(indices)), counts)
-        within = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
-        where = candidates.starts[indices][images] + within
+        images, where = candidates.of(indices)
         rows, log_prior = candidates.rows[where], candidates.log_prior[where]
         n_shifts = shift_prior.shape[1]
         unique, compact = np.unique(rows, return_inverse=True)
@@ -254,7 +264,7 @@ class Expectation:
         prior = self._row_prior.numpy()[samples.rows]
         candidates = self.prior.candidates
         if candidates is not None:
-            prior = prior + _candidate_prior(candidates, indices[samples.images], samples.rows)
+            prior = prior + _candidate_prior(candidates, indices, samples)
         return prior.astype(np.float32)
 
     def _all_coarse_rows(self) -> Complex[Tensor, "rows m"]:
@@ -301,16 +311,15 @@ def _of_images(samples: Samples, members: NDArray[np.int64]) -> Samples:
     return Samples(place[keep].astype(np.int64), samples.rows[keep], starts, samples.shifts[entries])
 
 
-def _candidate_prior(
-    candidates: Candidates, particles: NDArray[np.int64], rows: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Log-prior of (particle, row) pairs that are among the candidates."""
-    counts = np.diff(candidates.starts)
-    owner = np.repeat(np.arange(len(counts)), counts)
-    width = int(candidates.rows.max()) + 1
-    keys = owner * width + candidates.rows
+def _candidate_prior(candidates: Candidates, particles: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
+    """Log-prior of each pair of `samples` (images numbered by place in `particles`), all among the candidates."""
+    owners, where = candidates.of(particles)
+    rows = candidates.rows[where]
+    width = int(rows.max(initial=0)) + 1
+    keys = owners * width + rows
     order = np.argsort(keys, kind="stable")
-    return candidates.log_prior[order[np.searchsorted(keys, particles * width + rows, sorter=order)]]
+    found = np.searchsorted(keys, samples.images * width + samples.rows, sorter=order)
+    return candidates.log_prior[where[order[found]]]
 
 
 def _empty_deviance(images: PreparedImages, coefficients: Coefficients) -> NDArray[np.float64]:

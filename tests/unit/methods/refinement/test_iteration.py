@@ -172,4 +172,16 @@ def test_3d_pass_with_candidates_recovers_poses(generator: torch.Generator) -> N
     found, _ = maximise(expectation, np.arange(n), Poses.unknown(n), sums)
     np.testing.assert_allclose(found.rotations, truth.rotations)
     assert np.abs(found.origins - truth.origins).max() < 1.0
+    # a prior that forbids the truth to every second particle, and to these alone
+    forbidden = np.zeros(n * each, np.float32)
+    forbidden[:: 2 * each] = -1e4
+    prior = replace(prior, candidates=replace(candidates, log_prior=forbidden))
+    elsewhere, _ = maximise(
+        Expectation(particles, references, sampling, prior, Settings(12, 13.0, memory=4_000_000)),
+        np.arange(n),
+        Poses.unknown(n),
+        MapSums(1, BOX, 14),
+    )
+    same = np.abs(elsewhere.rotations - truth.rotations).max((1, 2)) < 1e-9
+    np.testing.assert_array_equal(same, np.arange(n) % 2 == 1)
     assert float(sums.classes[0].weight.sum()) > 0
