@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,8 +65,6 @@ def _particles(
 
 def _true_poses(rotations: Tensor, classes: np.ndarray, generator: torch.Generator) -> Poses:
     n = len(classes)
-    from dataclasses import replace
-
     origins = (torch.rand(n, 2, generator=generator, dtype=torch.float64) - 0.5) * 6
     return replace(Poses.unknown(n), classes=classes, rotations=rotations.numpy(), origins=origins.numpy())
 
