@@ -19,7 +19,8 @@ from vitreous.io.relion import read_dataset, read_table, write_dataset, write_ta
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
 from vitreous.methods.selection.duplicates import first_of_each
 from vitreous.methods.selection.features import ClassFeatures, measure_classes
-from vitreous.methods.selection.judge import Verdict, judge_classes
+from vitreous.methods.selection.judge import Verdict, judge_classes, leading_classes
+from vitreous.methods.selection.likeness import likeness_to_leaders
 from vitreous.runtime.atomic import write_text
 
 PARTICLES_NODE = "ParticleGroupMetadata.star.relion"
@@ -177,7 +178,10 @@ def _read_classes(
 def _verdicts(classes: _Classes, params: SelectParameters, path: Path) -> list[Verdict]:
     """What the averages say; a list of classes overrules it but keeps the scores."""
     try:
-        verdicts = judge_classes(classes.features, params.min_score)
+        leaders = leading_classes(classes.features)
+        resolution = classes.features.resolution
+        likeness = likeness_to_leaders(classes.averages, classes.pixel_size, classes.diameter, resolution, leaders)
+        verdicts = judge_classes(classes.features, params.min_score, likeness)
     except ValueError as error:
         if not params.classes:
             raise InputError(path, str(error), "Classify again, or give --classes.") from error

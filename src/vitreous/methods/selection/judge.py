@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vitreous.methods.selection.features import ClassFeatures
 
@@ -23,6 +23,8 @@ _SMALL_CLASS = 0.3
 # that are rare are less resolved and must not be lost.
 _FINE_DETAIL = 1.0 / 16.0
 _UNRESOLVED = 200.0  # A: classifications write 999 for classes that are dead
+# Likeness over the leaders' own at which a class is unlike them, and like them; what likeness makes up for at most.
+_UNLIKE, _ALIKE, _FORGIVEN = 0.92, 0.98, 0.9
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,21 @@ class Reference:
     detail: float
 
 
-def judge_classes(features: ClassFeatures, min_score: float = 0.5) -> list[Verdict]:
-    """A verdict on each class. Raises ValueError where no class is resolved at all."""
-    reference = leading_classes(features)
+def judge_classes(
+    features: ClassFeatures, min_score: float = 0.5, likeness: Float[np.ndarray, "k"] | None = None
+) -> list[Verdict]:
+    """A verdict on each class. Raises ValueError where no class is resolved at all.
+
+    likeness: correlation of each class with the leaders (`likeness_to_leaders`); what looks like them is forgiven
+    its resolution.
+    """
+    leaders = leading_classes(features)
+    reference = reference_values(features, leaders)
     points = _points(features, reference)
+    if likeness is not None and len(leaders) > 1:
+        typical = weighted_median(likeness[leaders], features.share[leaders])
+        alike = _rise(likeness / max(typical, 1e-6), _UNLIKE, _ALIKE)
+        points["resolution"] = np.maximum(points["resolution"], _FORGIVEN * alike)
     names = list(points)
     table = np.stack([points[name] for name in names])
     scores = table.prod(axis=0)
@@ -61,15 +74,19 @@ def judge_classes(features: ClassFeatures, min_score: float = 0.5) -> list[Verdi
     return verdicts
 
 
-def leading_classes(features: ClassFeatures) -> Reference:
-    """The reference: weighted medians over the best-resolved classes. Raises ValueError if there are none."""
+def leading_classes(features: ClassFeatures) -> Int[np.ndarray, "l"]:
+    """The best-resolved classes that hold a good part of the particles. Raises ValueError if none is resolved."""
     large = features.share >= _SMALL_CLASS / len(features)
     alive = (features.resolution < _UNRESOLVED) & (features.contrast > 0) & large
     if not alive.any():
         raise ValueError("no class is resolved: the classification found nothing")
     order = np.flatnonzero(alive)[np.argsort(features.resolution[alive], kind="stable")]
     count = int(np.searchsorted(np.cumsum(features.share[order]), _LEADING_SHARE * features.share[alive].sum())) + 1
-    leaders = order[:count]
+    return order[:count]
+
+
+def reference_values(features: ClassFeatures, leaders: Int[np.ndarray, "l"]) -> Reference:
+    """Medians over the leaders, weighted by their particles."""
     weights = features.share[leaders]
     return Reference(
         resolution=weighted_median(features.resolution[leaders], weights),

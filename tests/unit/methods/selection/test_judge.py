@@ -3,10 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from vitreous.core.fourier import lowpass, to_fourier, to_real
 from vitreous.methods.selection.features import measure_classes
-from vitreous.methods.selection.judge import judge_classes, leading_classes, weighted_median
+from vitreous.methods.selection.judge import judge_classes, leading_classes, reference_values, weighted_median
+from vitreous.methods.selection.likeness import likeness_to_leaders
 
 BOX, PIXEL, DIAMETER = 64, 3.5, 190.0
 RADIUS = DIAMETER / 2 / PIXEL
@@ -103,8 +105,8 @@ def test_the_leaders_are_large_and_well_resolved(gallery):
     images, share, resolution, _ = gallery
     resolution = resolution.copy()
     resolution[-1] = 5.0  # a handful of particles overfitted
-    reference = leading_classes(measure_classes(images, PIXEL, DIAMETER, share, resolution))
-    assert reference.resolution == 15.0
+    measured = measure_classes(images, PIXEL, DIAMETER, share, resolution)
+    assert reference_values(measured, leading_classes(measured)).resolution == 15.0
 
 
 def test_strictness_is_the_users(gallery):
@@ -124,3 +126,26 @@ def test_nothing_resolved_is_said():
 def test_weighted_median():
     assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0])) == 2.0
     assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([5.0, 1.0, 1.0])) == 3.0
+
+
+def test_likeness_sees_through_rotation_and_mirror():
+    first, other = smooth(view(1), 15.0), smooth(view(2), 15.0)
+    turned = ndimage.rotate(np.roll(first[::-1], 1, axis=0), 37.5, reshape=False, order=3, mode="nearest")
+    images = np.stack([first, turned, other, smooth(noise(3, 6.0), 15.0)])
+    found = likeness_to_leaders(images, PIXEL, DIAMETER, np.full(4, 15.0), np.array([0]))
+    assert found[0] == 0.0  # no other leader
+    assert found[1] > 0.97
+    assert found[3] < found[2] < 0.95
+
+
+def test_a_thin_class_that_looks_like_the_best_is_forgiven_its_resolution(gallery):
+    images, share, resolution, n_good = gallery
+    blurred = smooth(images[0][::-1].copy(), 26.0)
+    images = np.concatenate([images, blurred[None]])
+    share, resolution = np.append(share, 0.04), np.append(resolution, 25.0)
+    measured = measure_classes(images, PIXEL, DIAMETER, share, resolution)
+    likeness = likeness_to_leaders(images, PIXEL, DIAMETER, resolution, leading_classes(measured))
+    assert not judge_classes(measured)[-1].kept
+    verdicts = judge_classes(measured, likeness=likeness)
+    assert verdicts[-1].kept
+    assert [v.kept for v in verdicts[:-1]] == [True] * n_good + [False] * (len(images) - 1 - n_good)
