@@ -33,7 +33,8 @@ _WORDS = {
     "fsc05_resolution_A": ("resolution (FSC 0.5)", "Å"),
     "truth_fsc05_resolution_A": ("agreement with the truth (FSC 0.5)", "Å"),
 }
-_WIDE_BYTES = 24  # where a PNG's header keeps its width and height
+_HEADER_BYTES = 24  # a PNG's header ends with its width and height
+_WIDE_RATIO, _WIDE_PIXELS = 2.1, 950  # pictures wider than this get a row of their own
 
 
 def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
@@ -56,7 +57,7 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], footer
 def figure_html(figure: Figure) -> str:
     """One picture with its words; wide pictures take a whole row."""
     width, height = png_size(figure.png)
-    wide = ' class="wide"' if height and width / height > 2.1 else ""
+    wide = ' class="wide"' if height and (width / height > _WIDE_RATIO or width > _WIDE_PIXELS) else ""
     return (
         f'<figure{wide}><img class="plot" alt="{escape(figure.title)}" src="{data_uri(figure.png)}">'
         f"<figcaption><b>{escape(figure.title)}.</b> {escape(figure.caption)}</figcaption></figure>"
@@ -76,7 +77,7 @@ def data_uri(png: bytes) -> str:
 
 def png_size(png: bytes) -> tuple[int, int]:
     """Width and height in pixels, from the header."""
-    if len(png) < _WIDE_BYTES:
+    if len(png) < _HEADER_BYTES:
         return 0, 0
     return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 

@@ -23,7 +23,7 @@ from vitreous.runtime.atomic import write_text
 
 # Sections of the report and the steps that belong to each.
 _SECTIONS = (
-    ("micrographs", "Micrographs and motion", ("import", "motion")),
+    ("micrographs", "Micrographs and motion", ("simulate", "import", "motion")),
     ("ctf", "Contrast transfer", ("ctf", "assign-ctf")),
     ("particles", "Particles", ("pick", "extract-2d", "import-particles")),
     ("classes", "2D classes", ("classes", "select")),
@@ -80,7 +80,7 @@ def _summary(steps: dict[str, Any], metrics: dict[str, Any], truth: dict[str, An
         value = metrics.get(step, {}).get("metrics", {}).get(name)
         if isinstance(value, (int, float)):
             tiles.append((number(float(value)), unit, what))
-    for step, words in (("motion", "micrographs"), ("extract-2d", "particles picked"), ("select", "particles kept")):
+    for step, words in (("ctf", "micrographs"), ("extract-2d", "particles picked"), ("select", "particles kept")):
         count = _count(metrics.get(step, {}).get("metrics", {}))
         if count is not None:
             tiles.append((number(count), "", words))
@@ -99,7 +99,7 @@ def _summary(steps: dict[str, Any], metrics: dict[str, Any], truth: dict[str, An
 
 def _count(metrics: dict[str, Any]) -> int | None:
     """How many items a step ended with, whatever it calls them."""
-    for name in ("n_particles", "n_kept", "n_micrographs", "n_selected"):
+    for name in ("n_particles", "n_micrographs", "n_movies"):
         if isinstance(metrics.get(name), int):
             return int(metrics[name])
     return None
