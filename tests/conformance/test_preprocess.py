@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from vitreous.data.table import Table
+from vitreous.io.relion import read_dataset, write_dataset, write_tables
+from vitreous.job import Context
+from vitreous.jobs.extract import Extract
 from vitreous.methods.extraction.extract import ExtractionRecipe, extract
 from vitreous.methods.extraction.windows import window_centres
 
@@ -94,3 +98,35 @@ def test_images_are_those_of_relion(project: Path, name: str, options: str, reci
         assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.99999
         assert a.mean() == pytest.approx(b.mean(), abs=1e-4)
         assert a.std() == pytest.approx(b.std(), rel=1e-4)
+
+
+def extract_job(project: Path, folder: str, **values: object) -> Path:
+    directory = project / folder
+    directory.mkdir(parents=True)
+    settings = {"micrographs": "mics.star", "box": 128, "rescale": 64, **values}
+    context = Context(project, directory, torch.device("cpu"), 1, 1, 1 << 30)
+    Extract().run(Extract.Parameters(**settings), context)
+    return directory
+
+
+def test_the_job_re_centres_as_relion_does(project: Path):
+    """Our particles.star, given origins, extracted again by both: same coordinates, origins and images."""
+    listing = Table({"micrograph_name": ["mic.mrc"], "coordinate_file": ["mic_pick.star"]})
+    write_tables(project / "picks.star", {"coordinate_files": listing})
+    made = read_dataset(extract_job(project, "Extract/job001", coordinates="picks.star") / "particles.star")
+    rng = np.random.default_rng(3)
+    moved = made.with_columns(origin_x=rng.normal(0, 5, len(made)), origin_y=rng.normal(0, 5, len(made)))
+    write_dataset(project / "run_data.star", moved)
+    ours = extract_job(project, "Extract/job002", particles="run_data.star", recenter=True)
+    (project / "again").mkdir()
+    command = f"{PROGRAM} --i mics.star --reextract_data_star run_data.star --recenter --part_dir again/ --norm"
+    command += " --part_star again/particles.star --extract --extract_size 128 --scale 64 --bg_radius 24"
+    subprocess.run([*command.split(), "--invert_contrast"], cwd=project, check=True, capture_output=True, timeout=120)
+    mine, theirs = read_dataset(ours / "particles.star"), read_dataset(project / "again/particles.star")
+    for column in ("coordinate_x", "coordinate_y", "origin_x", "origin_y", "defocus_u", "defocus_angle"):
+        np.testing.assert_allclose(mine.rows[column], theirs.rows[column], atol=2e-5)
+    for column in ("pixel_size", "box", "voltage", "cs"):
+        np.testing.assert_allclose(mine.optics[column], theirs.optics[column])
+    np.testing.assert_allclose(
+        mrcfile.read(ours / "mic.mrcs"), mrcfile.read(project / "again/mic.mrcs"), atol=1e-4, rtol=0
+    )
