@@ -72,6 +72,25 @@ def _add_gain(data, half_power, reference, mixed, weight, shell_starts, gains): 
         gains[s] += total
 
 
+@numba.njit(cache=True, fastmath=True, inline="always")
+def _mix(shifts, weights, first, last, table, mixed):  # type: ignore[no-untyped-def]
+    """Fill mixed with the weighted sum of phases, four shifts at a time; the sum of the weights."""
+    mixed[:] = 0.0
+    total = np.float32(0.0)
+    for e in range(first, last - 3, 4):
+        w0, w1, w2, w3 = weights[e], weights[e + 1], weights[e + 2], weights[e + 3]
+        t0, t1, t2, t3 = shifts[e], shifts[e + 1], shifts[e + 2], shifts[e + 3]
+        total += w0 + w1 + w2 + w3
+        for k in range(mixed.shape[0]):
+            mixed[k] += w0 * table[t0, k] + w1 * table[t1, k] + w2 * table[t2, k] + w3 * table[t3, k]
+    for e in range(last - (last - first) % 4, last):
+        w, t = weights[e], shifts[e]
+        total += w
+        for k in range(mixed.shape[0]):
+            mixed[k] += w * table[t, k]
+    return total
+
+
 @numba.njit(cache=True, fastmath=True, parallel=True)
 def _sums(masked, unmasked, references, table, samples, layout, out):  # type: ignore[no-untyped-def]
     images, rows, starts, shifts, weights = samples
@@ -82,14 +101,7 @@ def _sums(masked, unmasked, references, table, samples, layout, out):  # type: i
         for u in range(chunks[chunk], chunks[chunk + 1]):
             for p in range(pair_starts[u], pair_starts[u + 1]):
                 i = images[p]
-                mixed[:] = 0.0
-                weight = np.float32(0.0)
-                for e in range(starts[p], starts[p + 1]):
-                    w = weights[e]
-                    weight += w
-                    t = shifts[e]
-                    for k in range(mixed.shape[0]):
-                        mixed[k] += w * table[t, k]
+                weight = _mix(shifts, weights, starts[p], starts[p + 1], table, mixed)
                 _add_image(unmasked[0][i], unmasked[1][i], mixed, weight, out_data[u], out_power[u])
                 _add_gain(masked[0][i], masked[1][i], references[rows[p]], mixed, weight, shell_starts, gains[chunk, i])
 
