@@ -48,8 +48,8 @@ class SampleParameters(JobParameters):
     defocus_max: float = parameter(20000.0, help="largest underfocus", unit="A", gt=0)
     astigmatism: float = parameter(400.0, help="largest difference between the two defoci", unit="A", ge=0)
     phase_shift: float = parameter(0.0, help="phase shift of a phase plate", unit="deg", ge=0, le=180)
-    b_factor: float = parameter(20.0, help="B factor of the imaging, beside the model's own", unit="A^2", ge=0)
-    ice_thickness: float = parameter(300.0, help="thickness of the ice (0: no granular noise)", unit="A", ge=0)
+    b_factor: float = parameter(10.0, help="B factor of the imaging, beside the model's own", unit="A^2", ge=0)
+    ice_thickness: float = parameter(250.0, help="thickness of the ice (0: no granular noise)", unit="A", ge=0)
     preferred_kappa: float = parameter(
         0.0, help="concentration of preferred orientation (von Mises-Fisher; 0: uniform)", ge=0
     )
@@ -126,7 +126,9 @@ def even(size: float) -> int:
     return int(-(-size // 8)) * 8
 
 
-def acquisition(params: SampleParameters, shape: tuple[int, int], n_frames: int) -> Acquisition:
+def acquisition(
+    params: SampleParameters, shape: tuple[int, int], n_frames: int, *, dose_weighting: bool = True
+) -> Acquisition:
     """Microscope and dose as the methods want them."""
     return Acquisition(
         shape,
@@ -138,6 +140,7 @@ def acquisition(params: SampleParameters, shape: tuple[int, int], n_frames: int)
         envelope=Envelope(params.b_factor, params.focal_spread, params.convergence),
         ice=Ice(params.ice_thickness),
         damage=params.damage,
+        dose_weighting=dose_weighting,
     )
 
 

@@ -39,6 +39,7 @@ class SimulateMicrographsParameters(FieldParameters):
     """What `simulate-micrographs` takes."""
 
     n_micrographs: int = parameter(8, help="micrographs to make", aliases=("n",), ge=1)
+    dose_weighting: bool = parameter(True, help="signal as dose weighting leaves it (no: as a plain sum)")
 
 
 class SimulateMicrographs(Job):
@@ -54,7 +55,7 @@ class SimulateMicrographs(Job):
         """Write micrographs/*.mrc, micrographs.star and the truth_* files."""
         sample = load_sample(params, context)
         shape = (params.size_y, params.size_x)
-        taken = acquisition(params, shape, 1)
+        taken = acquisition(params, shape, 1, dose_weighting=params.dose_weighting)
         projector = make_projector(sample, params.pixel_size)
         filling = crowd(params, sample)
 

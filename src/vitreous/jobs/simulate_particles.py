@@ -50,6 +50,7 @@ class SimulateParticlesParameters(SampleParameters):
     per_micrograph: int = parameter(100, help="particles that share one micrograph's defocus", ge=1)
     box: int = parameter(0, help="box (0: 1.5 diameters)", unit="px", ge=0)
     offset: float = parameter(2.0, help="largest offset from the box's centre in x and y", unit="px", ge=0)
+    dose_weighting: bool = parameter(True, help="signal as dose weighting leaves it (no: as a plain sum)")
     noise: bool = parameter(True, help="add ice and shot noise and normalise (no: the signal alone)")
 
 
@@ -91,7 +92,7 @@ class SimulateParticles(Job):
             raise InputError("--box", f"is {box}", "Give an even number.")
         canvas = _CANVAS_FACTOR * box
         projector = make_projector(sample, params.pixel_size, margin_px=params.offset)
-        taken = acquisition(params, (canvas, canvas), 1)
+        taken = acquisition(params, (canvas, canvas), 1, dose_weighting=params.dose_weighting)
         n_groups = -(-params.n_particles // params.per_micrograph)
 
         def make(index: int) -> _Group:

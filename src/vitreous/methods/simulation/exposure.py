@@ -17,7 +17,7 @@ from vitreous.data.motion import Motion
 from vitreous.methods.simulation.detector import Detector
 from vitreous.methods.simulation.ice import Ice, IceNoise
 from vitreous.methods.simulation.motion import displacement_model
-from vitreous.methods.simulation.optics import Envelope, Focus, contrast_transfer, damage
+from vitreous.methods.simulation.optics import Envelope, Focus, contrast_transfer, damage, damage_of_sum
 from vitreous.methods.simulation.potential import Projector
 from vitreous.methods.simulation.scene import Scene
 from vitreous.methods.simulation.warp import spline_prefilter, warp
@@ -42,6 +42,7 @@ class Acquisition:
     envelope: Envelope = field(default_factory=Envelope)
     ice: Ice = field(default_factory=Ice)
     damage: bool = True
+    dose_weighting: bool = True
 
     @property
     def frame_dose(self) -> float:
@@ -52,6 +53,13 @@ class Acquisition:
     def exposures(self) -> NDArray[np.float64]:
         """Exposure (e/A^2) at the middle of each frame, pre-exposure included."""
         return self.pre_exposure + self.frame_dose * (np.arange(self.n_frames, dtype=np.float64) + 0.5)
+
+
+def summed_damage(acquisition: Acquisition, shape: tuple[int, int]) -> Tensor:
+    """What a sum over the whole exposure keeps of the signal, on the rfft grid of an image of `shape`."""
+    a = acquisition
+    k = radius_grid(shape, a.pixel_size)
+    return damage_of_sum(k, a.pre_exposure, a.pre_exposure + a.dose, a.microscope.voltage, weighted=a.dose_weighting)
 
 
 def _even_fast_length(size: int) -> int:
@@ -103,7 +111,7 @@ class Specimen:
             if bottom > top and right > left:
                 potential[top:bottom, left:right] += image[top - y : bottom - y, left - x : right - x]
 
-    def _contrast(self, start: float, end: float, blur: NDArray[np.float64]) -> Tensor:
+    def _frame(self, start: float, end: float, blur: NDArray[np.float64]) -> Tensor:
         """Transform of the mean contrast between two exposures (e/A^2), moving by blur (x, y) pixels meanwhile."""
         a = self._acquisition
         signal = self._signal_ft
@@ -118,7 +126,10 @@ class Specimen:
     def micrograph(self) -> NDArray[np.float32]:
         """Noise-free intensity of the whole exposure, standing still: mean 1 but for absorption (y, x)."""
         a = self._acquisition
-        contrast = self._contrast(a.pre_exposure, a.pre_exposure + a.dose, np.zeros(2))
+        contrast = self._signal_ft
+        if a.damage:
+            contrast = contrast * summed_damage(a, self._canvas).to(torch.float32)
+        contrast = contrast + self._ice.expose(a.dose) * self._ice_transfer
         image = scipy.fft.irfft2(contrast.numpy(), s=self._canvas)
         (top, left), (height, width) = self._margin, a.shape
         return np.asarray(1.0 + image[top : top + height, left : left + width], dtype=np.float32)
@@ -130,7 +141,7 @@ class Specimen:
         speed = np.gradient(track, axis=0) if motion.n_frames > 1 else np.zeros_like(track)
         for frame in range(a.n_frames):
             start = a.pre_exposure + frame * a.frame_dose
-            contrast = self._contrast(start, start + a.frame_dose, speed[frame]) / self._prefilter
+            contrast = self._frame(start, start + a.frame_dose, speed[frame]) / self._prefilter
             coefficients = scipy.fft.irfft2(contrast.numpy(), s=self._canvas)
             yield 1.0 + warp(coefficients, a.shape, self._margin, displacement_model(motion, frame))
 

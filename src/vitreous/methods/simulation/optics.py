@@ -18,7 +18,7 @@ from vitreous.core.scattering import interaction_constant
 class Envelope:
     """What dampens contrast: b_factor (A^2), focal_spread (A, standard deviation), convergence (mrad, half angle)."""
 
-    b_factor: float = 20.0
+    b_factor: float = 10.0
     focal_spread: float = 60.0
     convergence: float = 0.02
 
@@ -74,3 +74,15 @@ def damage(k: Tensor, start: float, end: float, voltage: float) -> Tensor:
         return torch.exp(-start / fading)
     mean = fading / (end - start) * (torch.exp(-start / fading) - torch.exp(-end / fading))
     return torch.where(torch.isfinite(fading), mean, torch.ones_like(mean))
+
+
+def damage_of_sum(k: Tensor, start: float, end: float, voltage: float, *, weighted: bool) -> Tensor:
+    """What an exposure's sum keeps of the signal amplitude at k (1/A), its noise taken as 1.
+
+    weighted: frames weighted by q / sqrt(sum q^2), q their own fraction left, as motion correction does: the sum keeps
+    the root of the mean of q^2. Otherwise the mean of q. q^2 fades twice as fast: it is the mean of q at twice the
+    exposure.
+    """
+    if not weighted:
+        return damage(k, start, end, voltage)
+    return damage(k, 2.0 * start, 2.0 * end, voltage).sqrt()

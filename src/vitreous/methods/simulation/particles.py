@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.core.fourier import radius_grid, to_fourier, to_real
+from vitreous.core.fourier import to_fourier, to_real
 from vitreous.core.masks import distance_grid
-from vitreous.methods.simulation.exposure import Acquisition
+from vitreous.methods.simulation.exposure import Acquisition, summed_damage
 from vitreous.methods.simulation.ice import IceNoise
-from vitreous.methods.simulation.optics import Focus, contrast_transfer, damage
+from vitreous.methods.simulation.optics import Focus, contrast_transfer
 from vitreous.methods.simulation.potential import Projector
 
 
@@ -38,15 +38,13 @@ def particle_signal(
     """Noise-free images with protein white, as a fraction of the mean intensity, of the acquisition's (square) shape.
 
     That should be twice the box that is wanted: defocus spreads a particle over its neighbourhood. The particle
-    with its offset must lie in the projector's box. Damage is that of the plain sum over the whole exposure.
+    with its offset must lie in the projector's box. Damage is that of the sum over the exposure.
     """
     shape = acquisition.shape
     a = acquisition
     transfer = -contrast_transfer(shape, a.pixel_size, a.microscope, focus, a.envelope)
     if a.damage:
-        radius = radius_grid(shape, a.pixel_size)
-        fading = damage(radius, a.pre_exposure, a.pre_exposure + a.dose, a.microscope.voltage)
-        transfer = transfer * fading.to(torch.float32)
+        transfer = transfer * summed_damage(a, shape).to(torch.float32)
     potentials = resize(projector(poses.rotations, poses.offsets), shape[0])
     return to_real(to_fourier(potentials) * transfer, shape)
 

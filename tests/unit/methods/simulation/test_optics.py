@@ -7,7 +7,7 @@ import torch
 from vitreous.core.ctf import Microscope
 from vitreous.core.fourier import radius_grid, shell_mean
 from vitreous.methods.simulation.ice import Ice, IceNoise, decorrelation_rate, power_spectrum
-from vitreous.methods.simulation.optics import Envelope, Focus, contrast_transfer, damage, envelope
+from vitreous.methods.simulation.optics import Envelope, Focus, contrast_transfer, damage, damage_of_sum, envelope
 
 SCOPE = Microscope(300.0, 2.7, 0.1)
 NONE = Envelope(0.0, 0.0, 0.0)
@@ -44,6 +44,17 @@ def test_damage_is_the_mean_of_grant_and_grigorieff():
     assert got[0] == 1
     assert np.allclose(got[1:].numpy(), expected, rtol=1e-5)
     assert damage(k, 5.0, 5.0, 300.0)[2] == pytest.approx(np.exp(-5 / (2 * ne[1])))
+
+
+def test_dose_weighted_sum_keeps_the_root_mean_square():
+    k = torch.tensor([0.05, 0.2], dtype=torch.float64)
+    ne = 0.24499 * np.array([0.05, 0.2]) ** -1.6649 + 2.8141
+    q = np.exp(-np.linspace(2.0, 42.0, 4001)[:, None] / (2 * ne))
+    weighted = damage_of_sum(k, 2.0, 42.0, 300.0, weighted=True)
+    plain = damage_of_sum(k, 2.0, 42.0, 300.0, weighted=False)
+    assert np.allclose(weighted.numpy(), np.sqrt((q**2).mean(0)), rtol=1e-3)
+    assert np.allclose(plain.numpy(), q.mean(0), rtol=1e-3)
+    assert (weighted > plain).all()
 
 
 def test_ice_has_the_power_it_should():
