@@ -124,6 +124,27 @@ def test_files_and_symmetry(project_folder: Path) -> None:
     assert {figure.name for figure in figures(directory, project_folder)} >= {"initial_model"}
 
 
+def test_two_maps_and_a_resumed_run(project_folder: Path) -> None:
+    options = {"iterations": 5, "starts": 1, "n_classes": 2, "initial_batch": 40, "final_batch": 60}
+    directory = _run(project_folder, "job003", **options)
+    names = ["initial_model.mrc", "initial_model_class002.mrc"]
+    before = [read_map(directory / name).density for name in names]
+    assert all(bool(torch.isfinite(density).all()) and float(density.abs().max()) > 0 for density in before)
+    assert not torch.allclose(before[0], before[1])
+    for name in names:
+        (directory / name).unlink()
+    written = (directory / "start1" / "run_it005_data.star").stat().st_mtime_ns
+    context = Context(project_folder, directory, torch.device("cpu"), 1, 3, 1 << 30, resume=True)
+    params = InitialModelJob.Parameters(
+        input="particles.star", ctf=False, offset_range=2.0, final_resolution=22.0, **options
+    )
+    InitialModelJob().run(params, context)
+    # the run that was finished is not done again
+    assert (directory / "start1" / "run_it005_data.star").stat().st_mtime_ns == written
+    for name, density in zip(names, before, strict=True):
+        assert torch.equal(read_map(directory / name).density, density)
+
+
 def test_too_few_particles_is_the_users_fault(project_folder: Path) -> None:
     context = Context(project_folder, project_folder, torch.device("cpu"), 1, 1, 1 << 30)
     params = InitialModelJob.Parameters(input="particles.star", n_classes=7, ctf=False)
