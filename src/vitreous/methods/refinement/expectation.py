@@ -160,7 +160,8 @@ class Expectation:
         shifts = self.sampling.shifts.shape[0]
         each = 60 * box * box + 40 * m + 16 * self._n_coarse * shifts
         if self.prior.candidates is None:
-            each += 14 * self.references.n_classes * len(self.sampling.rotations) * shifts
+            # 4 bytes a logit; if all are significant, 8 a shift, 8 in a part, and what selects them
+            each += 24 * self.references.n_classes * len(self.sampling.rotations) * shifts
         return max(1, min(512, self.settings.memory // 2 // each))
 
     def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
@@ -171,7 +172,7 @@ class Expectation:
         self, indices: NDArray[np.int64], images: PreparedImages, samples: Samples, poses: Poses
     ) -> Iterator[Posterior]:
         """Broad posteriors at the coarse samples, sharp ones at their children, in parts that fit in memory."""
-        counts = np.bincount(samples.images[samples.entry_pairs()], minlength=len(indices))
+        counts = np.diff(samples.starts[np.searchsorted(samples.images, np.arange(len(indices) + 1))])
         broad = counts > self.settings.oversample_below
         for level, members in ((self.coarse, np.flatnonzero(broad)), (self.fine, np.flatnonzero(~broad))):
             part = _of_images(samples, members)
