@@ -46,8 +46,8 @@ class SimulateMoviesParameters(FieldParameters):
 
     n_movies: int = parameter(8, help="movies to make", aliases=("n",), ge=1)
     frames: int = parameter(16, help="frames a movie", ge=1)
-    drift: float = parameter(12.0, help="drift of the whole field over the exposure", unit="A", ge=0)
-    local_motion: float = parameter(3.0, help="rms of the local motion over the field", unit="A", ge=0)
+    drift: float = parameter(8.0, help="drift of the whole field over the exposure", unit="A", ge=0)
+    local_motion: float = parameter(2.0, help="rms of the local motion over the field", unit="A", ge=0)
     jitter: float = parameter(0.1, help="rms of what is random from frame to frame", unit="A", advanced=True, ge=0)
     gain_spread: float = parameter(0.03, help="unevenness of the detector's pixels (1 sigma)", ge=0, lt=0.2)
     hot_pixels: int = parameter(20, help="hot pixels, not in the gain reference", advanced=True, ge=0)

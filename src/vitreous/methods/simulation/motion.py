@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vitreous.data.motion import Motion, grid_points, space_basis, time_basis
 
+_SETTLING = 4.0  # e/A^2 within which the fast early motion dies away
 N_SPATIAL, N_TEMPORAL = 6, 3  # terms of space_basis and time_basis
 
 
@@ -25,10 +26,10 @@ class MotionSettings:
     jitter: A rms a frame; local: A rms over the field of the deformation at the end of the exposure.
     """
 
-    drift: float = 12.0
-    early: float = 0.5
+    drift: float = 8.0
+    early: float = 0.35
     jitter: float = 0.1
-    local: float = 3.0
+    local: float = 2.0
 
 
 def no_motion(n_frames: int, shape: tuple[int, int]) -> Motion:
@@ -59,7 +60,7 @@ def random_motion(
     n_frames = len(exposures)
     since = exposures - exposures[0]
     span = max(float(since[-1]), 1e-6)
-    settled = (1.0 - np.exp(-since / 3.0)) / max(1.0 - math.exp(-span / 3.0), 1e-6)
+    settled = (1.0 - np.exp(-since / _SETTLING)) / max(1.0 - math.exp(-span / _SETTLING), 1e-6)
     path = settings.early * settled + (1.0 - settings.early) * since / span
     heading = rng.uniform(0.0, 2.0 * math.pi) + rng.uniform(-1.0, 1.0) * since / span
     steps = np.diff(path, prepend=0.0) * settings.drift
