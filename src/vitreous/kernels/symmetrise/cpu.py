@@ -59,3 +59,44 @@ def turned(accumulator: VolumeAccumulator, rotation: Float[Tensor, "3 3"]) -> tu
         weight.numpy(),
     )
     return data, weight
+
+
+@numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
+def _permuted_sum(data, weight, centre, limit2, rotations, out_data, out_weight):  # type: ignore[no-untyped-def]
+    """Sums of data (z, y, x, 2) and weight over integer rotations (r, 3, 3) of the grid point (x, y, z)."""
+    for iz in numba.prange(data.shape[0]):
+        z = iz - centre
+        for iy in range(data.shape[1]):
+            y = iy - centre
+            for ix in range(data.shape[2]):
+                if ix * ix + y * y + z * z > limit2:
+                    continue
+                re, im, total = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+                for r in range(rotations.shape[0]):
+                    px = rotations[r, 0, 0] * ix + rotations[r, 0, 1] * y + rotations[r, 0, 2] * z
+                    sign = -1 if px < 0 else 1
+                    px = px * sign
+                    py = (rotations[r, 1, 0] * ix + rotations[r, 1, 1] * y + rotations[r, 1, 2] * z) * sign + centre
+                    pz = (rotations[r, 2, 0] * ix + rotations[r, 2, 1] * y + rotations[r, 2, 2] * z) * sign + centre
+                    re += data[pz, py, px, 0]
+                    im += data[pz, py, px, 1] * np.float32(sign)
+                    total += weight[pz, py, px]
+                out_data[iz, iy, ix, 0] = re
+                out_data[iz, iy, ix, 1] = im
+                out_weight[iz, iy, ix] = total
+
+
+def permuted_sum(accumulator: VolumeAccumulator, rotations: Float[Tensor, "r 3 3"]) -> tuple[Tensor, Tensor]:
+    """data and weight summed over rotations that permute axes with signs; 0 two points beyond the radius."""
+    data, weight = torch.zeros_like(accumulator.data), torch.zeros_like(accumulator.weight)
+    limit = accumulator.padding * accumulator.max_radius + 2  # what trilinear reading may touch
+    _permuted_sum(
+        torch.view_as_real(accumulator.data.contiguous()).numpy(),
+        accumulator.weight.contiguous().numpy(),
+        accumulator.centre,
+        limit**2,
+        rotations.round().to(torch.int64).numpy(),
+        torch.view_as_real(data).numpy(),
+        weight.numpy(),
+    )
+    return data, weight

@@ -207,7 +207,9 @@ def _half_pass(
         sigma_offset=new_sigma_offset(total),
         directions=directions,
     )
-    return new_poses, renewed, sums.classes[0], total
+    inserted = sums.classes[0]
+    # Maps are made on the CPU whatever device compared the images: it takes seconds, and states stay in one place.
+    return new_poses, renewed, replace(inserted, data=inserted.data.cpu(), weight=inserted.weight.cpu()), total
 
 
 def _expectation(
@@ -253,7 +255,7 @@ def _accuracies(
     """The worse of the two halves' accuracies of angles (degrees) and offsets (pixels)."""
     found = []
     for number, half in enumerate(state.halves, 1):
-        references = Maps([half.density], max_shell, options.padding)
+        references = Maps([half.density.to(options.device)], max_shell, options.padding)
         mine = np.flatnonzero(state.half_sets == number)
         found.append(accuracies(particles, mine, state.poses, references, half.noise, max_shell, generator))
     return max(a for a, _ in found), max(b for _, b in found)

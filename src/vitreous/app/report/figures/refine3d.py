@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from vitreous.app.report.drawing import COLOURS, INK, central_slices, new_figure, plot_fsc, show_slice
 from vitreous.app.report.figure import Figure
@@ -118,6 +119,8 @@ def _course(models: list[Path]) -> Figure:
     ):
         axes[1].plot(iterations, course[name], "o-", color=colour, markersize=3, label=label)
     axes[1].set_yscale("log")
+    axes[1].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[1].yaxis.set_minor_formatter(NullFormatter())
     axes[1].set_title("angles (degrees)", fontsize=9)
     axes[1].legend(frameon=False, fontsize=7)
     axes[2].plot(iterations, course["sure"], "o-", color=COLOURS[4], markersize=3)
