@@ -24,7 +24,7 @@ class DemoParameters(JobParameters):
     symmetry: str | None = parameter(None, help="its point group (default: O for ferritin, else C1)", aliases=("sym",))
     assembly: str = parameter("", help="biological assembly to build from the model (its name, often 1)", advanced=True)
     particle_diameter: float | None = parameter(None, help="diameter (default: the model's)", unit="A", gt=0)
-    n_movies: int = parameter(12, help="movies to simulate", ge=1)
+    n_movies: int = parameter(10, help="movies to simulate", ge=1)
     particles: int = parameter(60, help="particles in each movie, at most", ge=1)
     size: int = parameter(1024, help="side of the movies", unit="px", ge=256)
     pixel_size: float = parameter(1.5, help="pixel size", unit="A", gt=0)
@@ -36,7 +36,9 @@ class DemoParameters(JobParameters):
     )
     class2d_iterations: int | None = parameter(None, help="iterations of 2D classification", advanced=True, gt=0)
     initial_model_iterations: int | None = parameter(40, help="mini-batches of the initial model", advanced=True, gt=0)
-    pixel_size_3d: float | None = parameter(None, help="pixel size of the refinement", unit="A", advanced=True, gt=0)
+    pixel_size_3d: float | None = parameter(
+        1.8, help="pixel size of the refinement (none: what the data support)", unit="A", advanced=True, gt=0
+    )
 
 
 def run_demo(
