@@ -37,6 +37,15 @@ _HEADLINES = (
     ("postprocess", "b_factor_A2", "Å²", "B factor of the sharpening"),
 )
 
+_TRUTH_TILES = (
+    "truth_fsc05_resolution_A",
+    "pick_recall",
+    "pick_precision",
+    "motion_rms_error_A",
+    "defocus_rms_error_A",
+    "pose_median_error_deg",
+)
+
 
 def write_project_page(root: Path, *, title: str = "", truth: dict[str, Any] | None = None) -> Path:
     """Write the project's report.html; returns its path.
@@ -90,11 +99,18 @@ def _summary(steps: dict[str, Any], metrics: dict[str, Any], truth: dict[str, An
         tiles.append((f"{max(peaks):.2f}", "GB", "memory at most"))
     html = tiles_html(tiles)
     if truth:
-        found = [(*split_unit(name), number(value)) for name, value in truth.items() if value is not None]
-        html += "<h3>Against the truth of the simulation</h3>" + tiles_html(
-            (value, unit, words) for words, unit, value in found
-        )
+        html += "<h3>Against the truth of the simulation</h3>" + _against_truth(truth)
     return html
+
+
+def _against_truth(truth: dict[str, Any]) -> str:
+    """The figures that matter most as tiles, all of them in a table."""
+    found = {name: (*split_unit(name), number(value)) for name, value in truth.items() if value is not None}
+    tiles = tiles_html((found[name][2], found[name][1], found[name][0]) for name in _TRUTH_TILES if name in found)
+    rows = [(escape(words), escape(value), escape(unit)) for words, unit, value in found.values()]
+    return (
+        f"{tiles}<details><summary>all figures</summary>{table_html(('figure', 'value', 'unit'), rows, (1,))}</details>"
+    )
 
 
 def _count(metrics: dict[str, Any]) -> int | None:

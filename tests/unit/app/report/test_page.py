@@ -139,7 +139,7 @@ def test_views_are_not_mirrored() -> None:
 def test_level_from_the_mask() -> None:
     density = np.linspace(0, 1, 1000).reshape(10, 10, 10)
     mask = (density > 0.5).astype(float)
-    assert default_level(density, mask) == pytest.approx(0.85, abs=0.01)
+    assert default_level(density, mask) == pytest.approx(0.93, abs=0.01)
 
 
 def test_map_view_holds_the_map() -> None:
