@@ -19,6 +19,7 @@ from vitreous.pipeline.recipe import Hooks, Road, Step, follow
 _BOX_DIAMETERS = 1.5
 _PIXEL_2D = 3.8  # classes to 8 A are as good as any, and small boxes are quick
 _NYQUIST_MARGIN = 0.75  # the 3D pixel's Nyquist against the resolution to which Thon rings are seen
+_START_DIAMETERS, _START_FINEST = 0.15, 20.0  # low-pass of the map that refinement starts from
 _PARTICLES_PER_CLASS = 100
 _FEWEST_CLASSES, _MOST_CLASSES = 5, 50
 
@@ -260,7 +261,15 @@ def _pixel_3d(road: SpaRoad, pixel: float) -> float:
 
 
 def _refine(road: SpaRoad) -> dict[str, Any]:
+    # The initial model comes from these very particles, so its detail to here is theirs. Starting much lower, a
+    # particle of high symmetry may settle on mirrored poses, which half-maps do not show.
+    diameter = road.settings.particle_diameter
+    start = round(max(_START_FINEST, _START_DIAMETERS * diameter))
+    road.decide(
+        "refine", "starting low-pass", f"{start} A", f"{_START_DIAMETERS} of {diameter:g} A, at least {_START_FINEST:g}"
+    )
     return {
+        "ini_high": float(start),
         "input": road.file("extract-3d", "particles.star"),
         "reference": road.file("initial-model", "initial_model.mrc"),
         "symmetry": road.settings.symmetry,
