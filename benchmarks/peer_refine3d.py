@@ -41,7 +41,7 @@ def float32_copy(project: Path, particles: Path, target: Path) -> int:
 
 def run_relion(target: Path, args: argparse.Namespace, ours: dict[str, object]) -> float:
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "relion_refine_mpi"]
-    command += ["--o", "run", "--auto_refine", "--split_random_halves", "--i", "particles.star", "--ref", "ref.mrc"]
+    command += ["--o", "./run", "--auto_refine", "--split_random_halves", "--i", "particles.star", "--ref", "ref.mrc"]
     command += [
         "--firstiter_cc",
         "--ini_high",
