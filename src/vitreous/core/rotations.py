@@ -38,8 +38,8 @@ def matrix_to_euler(matrices: Float[Tensor, "*batch 3 3"]) -> tuple[Tensor, Tens
     tilt = torch.atan2(sin_tilt, matrices[..., 2, 2])
     rot = torch.atan2(matrices[..., 2, 1], matrices[..., 2, 0])
     psi = torch.atan2(matrices[..., 1, 2], -matrices[..., 0, 2])
-    # At a pole only rot + psi (or psi - rot) is defined; all of it goes into psi.
-    pole_psi = torch.atan2(-matrices[..., 1, 0], matrices[..., 1, 1])
+    # At a pole only rot + psi (tilt 0) or psi - rot (tilt 180) is defined; all of it goes into psi.
+    pole_psi = torch.atan2(-matrices[..., 2, 2].sign() * matrices[..., 1, 0], matrices[..., 1, 1])
     rot = torch.where(pole, torch.zeros_like(rot), rot)
     psi = torch.where(pole, pole_psi, psi)
     return torch.rad2deg(rot), torch.rad2deg(tilt), torch.rad2deg(psi)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vitreous.core import rotations
@@ -10,6 +10,10 @@ angle = st.floats(-360, 360, allow_nan=False)
 
 
 @given(angle, angle, angle)
+@example(0.0, 180.0, 1.0)
+@example(20.0, 180.0, 1.0)
+@example(20.0, 0.0, 1.0)
+@example(20.0, -180.0, 30.0)
 def test_euler_round_trip(rot, tilt, psi):
     a = rotations.euler_to_matrix(*torch.tensor([rot, tilt, psi], dtype=torch.float64))
     b = rotations.euler_to_matrix(*rotations.matrix_to_euler(a))
