@@ -174,7 +174,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         low_precision=not params.exact,
         mask=mask,
         max_iterations=params.max_iterations,
-        memory=min(context.memory // 2, 4 << 30),
+        memory=min(context.memory // 4, 3 << 29),
         seed=context.seed,
         device=context.device,
         **_fsc_option(params, mask, particles.pixel_size),

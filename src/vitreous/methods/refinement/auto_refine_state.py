@@ -88,8 +88,9 @@ class Schedule:
     """Where auto-refine stands on its way to finer sampling.
 
     order, offset_range, offset_step (pixels): of the coarse grid now; no_gain, no_change: iterations without better
-    resolution, without smaller changes of the poses; smallest changes since the grid was made finer; fine_enough:
-    finer angles would be beyond the data's accuracy; final: this is the last iteration.
+    resolution, without smaller changes of the poses; smallest changes since the grid was made finer; best_shell: the
+    best resolution so far, entry_shell: what it was when this grid began; fine_enough: finer angles would be beyond
+    the data's accuracy; final: this is the last iteration.
     """
 
     order: int
@@ -100,6 +101,7 @@ class Schedule:
     smallest_rotation: float = 999.0
     smallest_offset: float = 999.0
     best_shell: int = 0
+    entry_shell: int = 0
     fine_enough: bool = False
     final: bool = False
 

@@ -1,7 +1,8 @@
 """The sampling of auto-refine: from the global grid to ever finer, then local ones, and when to stop.
 
 Scheres (2012) J. Struct. Biol. 180, 519, section 2.6: the grid is made twice finer when neither the resolution nor
-the poses have improved, until the step is finer than the estimated accuracy of the angles.
+the poses have improved, until the step is finer than the estimated accuracy of the angles, or a local grid twice as
+fine has brought no better resolution than the one before it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time
 
 def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
     """Where refinement starts."""
-    return Schedule(options.first_order, options.offset_range, options.offset_step, best_shell=shell)
+    return Schedule(options.first_order, options.offset_range, options.offset_step, best_shell=shell, entry_shell=shell)
 
 
 def is_local(schedule: Schedule, options: AutoRefineOptions) -> bool:
@@ -53,12 +54,14 @@ def advance(state: AutoRefineState, options: AutoRefineOptions) -> Schedule:
     fine_step = angular_step(schedule.order + options.oversampling)
     # Judged anew each time: a poor early reference makes the accuracy look worse than it is.
     fine_enough = fine_step < _ACCURACY_SHARE * state.rotation_accuracy
-    if state.iteration + 1 >= options.max_iterations or (stuck and fine_enough):
+    useless = is_local(schedule, options) and schedule.best_shell <= schedule.entry_shell
+    if state.iteration + 1 >= options.max_iterations or (stuck and (fine_enough or useless)):
         return replace(schedule, fine_enough=fine_enough, final=True)
     if not stuck or fine_enough:
         return replace(schedule, fine_enough=fine_enough)
     reach, step = _finer_offsets(state, options)
-    return Schedule(schedule.order + 1, reach, step, best_shell=schedule.best_shell)
+    best = schedule.best_shell
+    return Schedule(schedule.order + 1, reach, step, best_shell=best, entry_shell=best)
 
 
 def _finer_offsets(state: AutoRefineState, options: AutoRefineOptions) -> tuple[float, float]:
