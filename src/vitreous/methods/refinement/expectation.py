@@ -58,6 +58,11 @@ class Candidates:
     rows: NDArray[np.int64]
     log_prior: NDArray[np.float32]
 
+    @property
+    def mean_count(self) -> float:
+        """How many candidates a particle that has any has."""
+        return len(self.rows) / max(1, int(np.count_nonzero(np.diff(self.starts))))
+
     def of(self, particles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The candidates of some particles: each one's place among `particles`, and its place in the lists."""
         counts = self.starts[particles + 1] - self.starts[particles]
@@ -162,6 +167,9 @@ class Expectation:
         if self.prior.candidates is None:
             # 4 bytes a logit; if all are significant, 8 a shift, 8 in a part, and what selects them
             each += 24 * self.references.n_classes * len(self.sampling.rotations) * shifts
+        else:
+            # each candidate may want a projection of its own (complex, and split into parts), its logits and shifts
+            each += int(self.prior.candidates.mean_count * (16 * self._n_coarse + 24 * shifts))
         return max(1, min(512, self.settings.memory // 2 // each))
 
     def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
@@ -224,7 +232,8 @@ class Expectation:
         first_pairs = np.searchsorted(samples.images, np.arange(n + 1))
         m = len(self.coefficients)
         size = 24 * level.orientation_children * level.shift_children * samples.starts[first_pairs]
-        size = size + 8 * m * level.orientation_children * np.minimum(first_pairs, 1 << 16)
+        # a projection: complex and split into parts; its sum: likewise, and the weights
+        size = size + 32 * m * level.orientation_children * np.minimum(first_pairs, 1 << 16)
         first = 0
         while first < n:
             last = int(np.searchsorted(size, size[first] + self.settings.memory // 2, side="right")) - 1
