@@ -14,6 +14,7 @@ from vitreous.data.graph import Process
 from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.io.relion_project import write_graph
 from vitreous.job import JobParameters, parameter
+from vitreous.pipeline.map_steps import half_map_in_mask, make_mask, select_classes, sharpen
 from vitreous.pipeline.project import Project
 from vitreous.pipeline.recipe import Hooks, Road, Step, follow
 
@@ -92,10 +93,6 @@ def _classes(road: BetagalRoad) -> dict[str, Any]:
     return values | ({"iterations": iterations} if iterations else {})
 
 
-def _select(road: BetagalRoad) -> dict[str, Any]:
-    return {"input": road.latest("classes", "run_it*_data.star")}
-
-
 def _initial_model(road: BetagalRoad) -> dict[str, Any]:
     road.decide("select", "particles kept", _kept(road), road.done["select"].summary)
     values = {
@@ -120,34 +117,19 @@ def _refine(road: BetagalRoad) -> dict[str, Any]:
     }
 
 
-def _mask(road: BetagalRoad) -> dict[str, Any]:
-    return {"input": road.file("refine", "run_class001.mrc")}
-
-
 def _postprocess(road: BetagalRoad) -> dict[str, Any]:
-    road.decide(
-        "mask", "mask threshold", f"{road.done['mask'].metrics.get('threshold', 0):.3g}", road.done["mask"].summary
-    )
-    return {
-        "input": road.file("refine", "run_half1_class001_unfil.mrc"),
-        "mask": road.file("mask", "mask.mrc"),
-        "mtf": str(Path(road.settings.data).resolve() / _FOLDER / "mtf_k2_200kV.star"),
-        "mtf_pixel_size": _MTF_PIXEL,
-    }
-
-
-def _localres(road: BetagalRoad) -> dict[str, Any]:
-    return {"input": road.file("refine", "run_half1_class001_unfil.mrc"), "mask": road.file("mask", "mask.mrc")}
+    mtf = Path(road.settings.data).resolve() / _FOLDER / "mtf_k2_200kV.star"
+    return sharpen(road) | {"mtf": str(mtf), "mtf_pixel_size": _MTF_PIXEL}
 
 
 STEPS: tuple[Step[BetagalParameters], ...] = (
     Step("ctf", "ctf", "fit the CTF of ten real power spectra", _ctf),
     Step("assign-ctf", "assign-ctf", "give the particles their true defocus", _assign),
     Step("classes", "class2d", "classify in 2D", _classes),
-    Step("select", "select", "choose the good classes", _select),
+    Step("select", "select", "choose the good classes", select_classes),
     Step("initial-model", "initial-model", "make an initial model from nothing", _initial_model),
     Step("refine", "refine3d", "refine in D2 with independent halves", _refine),
-    Step("mask", "mask", "make a solvent mask", _mask),
+    Step("mask", "mask", "make a solvent mask", make_mask),
     Step("postprocess", "postprocess", "sharpen, measure the resolution", _postprocess),
-    Step("localres", "localres", "measure the resolution in each place", _localres),
+    Step("localres", "localres", "measure the resolution in each place", half_map_in_mask),
 )

@@ -12,6 +12,7 @@ from vitreous.core.errors import InputError
 from vitreous.core.symmetry import canonical_name
 from vitreous.io.relion import read_dataset
 from vitreous.job import JobParameters, parameter
+from vitreous.pipeline.map_steps import half_map_in_mask, make_mask, select_classes, sharpen
 from vitreous.pipeline.project import Project
 from vitreous.pipeline.recipe import Hooks, Road, Step, follow
 
@@ -219,10 +220,6 @@ def _mask_diameter(road: SpaRoad) -> float:
     return round(min(1.1 * road.settings.particle_diameter, 0.95 * box * pixel), 1)
 
 
-def _select(road: SpaRoad) -> dict[str, Any]:
-    return {"input": road.latest("classes", "run_it*_data.star")}
-
-
 def _initial_model(road: SpaRoad) -> dict[str, Any]:
     kept = len(read_dataset(road.path("select", "particles.star")))
     road.decide("select", "particles kept", kept, road.done["select"].summary or "by the classes' resolution and size")
@@ -277,27 +274,11 @@ def _refine(road: SpaRoad) -> dict[str, Any]:
     }
 
 
-def _mask(road: SpaRoad) -> dict[str, Any]:
-    return {"input": road.file("refine", "run_class001.mrc")}
-
-
 def _postprocess(road: SpaRoad) -> dict[str, Any]:
-    found = road.done["mask"]
-    road.decide("mask", "mask threshold", f"{found.metrics.get('threshold', 0):.3g}", found.summary)
-    values = {
-        "input": road.file("refine", "run_half1_class001_unfil.mrc"),
-        "mask": road.file("mask", "mask.mrc"),
-    }
+    values = sharpen(road)
     if road.settings.mtf:
         values |= {"mtf": _absolute(road.settings.mtf), "mtf_pixel_size": str(road.settings.pixel_size)}
     return values
-
-
-def _localres(road: SpaRoad) -> dict[str, Any]:
-    return {
-        "input": road.file("refine", "run_half1_class001_unfil.mrc"),
-        "mask": road.file("mask", "mask.mrc"),
-    }
 
 
 def _absolute(path: str | None) -> str:
@@ -312,11 +293,11 @@ STEPS: tuple[Step[SpaParameters], ...] = (
     Step("pick", "autopick", "pick particles", _pick),
     Step("extract-2d", "extract", "cut particles out, coarse", _extract_2d),
     Step("classes", "class2d", "classify in 2D", _classes),
-    Step("select", "select", "choose the good classes", _select),
+    Step("select", "select", "choose the good classes", select_classes),
     Step("initial-model", "initial-model", "make an initial model", _initial_model),
     Step("extract-3d", "extract", "cut the chosen particles out, fine and centred", _extract_3d),
     Step("refine", "refine3d", "refine in 3D with independent halves", _refine),
-    Step("mask", "mask", "make a solvent mask", _mask),
+    Step("mask", "mask", "make a solvent mask", make_mask),
     Step("postprocess", "postprocess", "sharpen, measure the resolution", _postprocess),
-    Step("localres", "localres", "measure the resolution in each place", _localres),
+    Step("localres", "localres", "measure the resolution in each place", half_map_in_mask),
 )
