@@ -8,7 +8,7 @@ from typing import Any
 import click
 import yaml
 
-from vitreous.app.options import ParameterOption, describe, make_parameters, read_value
+from vitreous.app.options import ParameterOption, describe, make_parameters, read_values
 from vitreous.core.errors import InputError
 from vitreous.job import Entry, Job, JobParameters, find
 
@@ -60,10 +60,7 @@ def make_command(entry: Entry) -> click.Command:
     ]
 
     def run(output: str | None, root: str | None, resume: str | None, dump_yaml: bool, **texts: Any) -> None:
-        options = {one.field: one for one in own if isinstance(one, ParameterOption)}
-        given = {
-            name: read_value(options[name], text) for name, text in texts.items() if text is not None and text != ()
-        }
+        given = read_values(own, texts)
         if dump_yaml:
             click.echo(dump(job, given))
             return

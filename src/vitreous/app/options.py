@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import click
@@ -125,6 +126,12 @@ def _open_range(item: str, kind: Any) -> list[Any]:
     if kind is int and dash and first.isdigit() and last.isdigit():
         return list(range(int(first), int(last) + 1))
     return [item]
+
+
+def read_values(options: Iterable[click.Parameter], texts: Mapping[str, Any]) -> dict[str, Any]:
+    """What was typed, by parameter; options that were left out are left out."""
+    by_name = {one.field: one for one in options if isinstance(one, ParameterOption)}
+    return {name: read_value(by_name[name], text) for name, text in texts.items() if text is not None and text != ()}
 
 
 def make_parameters(model: type[JobParameters], values: dict[str, Any], where: str = "") -> JobParameters:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vitreous.app.options import ParameterOption, make_parameters, read_value
+from vitreous.app.options import ParameterOption, make_parameters, read_values
 from vitreous.app.report.job_page import write_job_page
 from vitreous.app.report.project_page import write_project_page
 from vitreous.pipeline.recipe import Hooks, Road
@@ -23,9 +23,7 @@ def spa_options(leave_out: frozenset[str] = frozenset()) -> list[click.Parameter
 
 def spa_parameters(options: list[click.Parameter], texts: dict[str, Any]) -> SpaParameters:
     """What was typed as the road's parameters. Raises InputError naming the option at fault."""
-    by_name = {one.field: one for one in options if isinstance(one, ParameterOption)}
-    given = {name: read_value(by_name[name], text) for name, text in texts.items() if text is not None and text != ()}
-    params = make_parameters(SpaParameters, given)
+    params = make_parameters(SpaParameters, read_values(options, texts))
     assert isinstance(params, SpaParameters)
     return params
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vitreous.app.job_command import JobCommand
-from vitreous.app.options import ParameterOption, make_parameters, read_value
+from vitreous.app.options import ParameterOption, make_parameters, read_values
 from vitreous.app.report.project_page import write_project_page
 from vitreous.app.road import hooks
 from vitreous.pipeline.demo import DemoParameters, demo_figures, run_demo
@@ -19,9 +19,7 @@ from vitreous.runtime.atomic import write_text
 
 
 def _run(project: str, **texts: Any) -> None:
-    options = {one.field: one for one in command.params if isinstance(one, ParameterOption)}
-    given = {name: read_value(options[name], text) for name, text in texts.items() if text is not None and text != ()}
-    settings = make_parameters(DemoParameters, given)
+    settings = make_parameters(DemoParameters, read_values(command.params, texts))
     assert isinstance(settings, DemoParameters)
     root = Path(project).resolve()
     start = time.monotonic()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from vitreous.app.job_command import JobCommand
-from vitreous.app.options import ParameterOption, make_parameters, read_value
+from vitreous.app.options import ParameterOption, make_parameters, read_values
 from vitreous.app.report.project_page import write_project_page
 from vitreous.app.road import hooks
 from vitreous.pipeline.betagal import BetagalParameters, run_betagal
@@ -20,8 +20,7 @@ from vitreous.runtime.atomic import write_text
 
 
 def _run(project: str, **texts: Any) -> None:
-    options = {one.field: one for one in command.params if isinstance(one, ParameterOption)}
-    given = {name: read_value(options[name], text) for name, text in texts.items() if text is not None and text != ()}
+    given = read_values(command.params, texts)
     given.setdefault("data", os.environ.get("VITREOUS_DATA", "../shared/data"))
     settings = make_parameters(BetagalParameters, given)
     assert isinstance(settings, BetagalParameters)
