@@ -1,4 +1,4 @@
-"""What class2d and initial-model share: reading particles, and telling what is wrong with them."""
+"""What the jobs that align particles share: reading particles, and telling what is wrong with them."""
 
 from __future__ import annotations
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -165,9 +164,6 @@ def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context)
     previous = None
     if "defocus_u" in row and float(row["defocus_u"]) > 0:
         previous = (float(row["defocus_u"]), float(row["defocus_v"]), float(row.get("defocus_angle", 0.0)))
-    # As RELION does: the path below the job that made the micrograph, under this job's directory.
-    below = re.sub(r"^[^/]+/job\d+/", "", name)
-    stem = context.directory / (below if not Path(below).is_absolute() else Path(below).name)
     return _Task(
         index=index,
         name=name,
@@ -176,7 +172,7 @@ def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context)
         pixel_size=float(optics.get("micrograph_pixel_size", optics.get("movie_pixel_size", 0.0))),
         microscope=Microscope(float(optics["voltage"]), float(optics["cs"]), float(optics["amplitude_contrast"])),
         previous=previous,
-        stem=stem.with_suffix(""),
+        stem=context.place_of(name),
     )
 
 

@@ -17,10 +17,8 @@ from vitreous.data.dataset import Dataset
 from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
-from vitreous.io.particle_paths import locate_stacks
-from vitreous.io.relion import read_dataset
-from vitreous.io.stacks import ParticleStack
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._particles import read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.auto_refine import auto_refine
@@ -31,7 +29,6 @@ from vitreous.methods.refinement.auto_refine_state import (
     state_from_arrays,
     state_to_arrays,
 )
-from vitreous.methods.refinement.dataset import particle_set
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -122,21 +119,11 @@ class Refine3D(Job):
 
 
 def _read(params: Refine3DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
-    path = context.project / params.input
-    dataset = read_dataset(path)
-    if dataset.kind != "particles":
-        raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
-    dataset = locate_stacks(dataset, context.project, path)
-    images = ParticleStack(dataset, context.project)
-    if len(images) < 4:
-        raise InputError(path, f"{len(images)} particles are too few for two halves", "Give more particles.")
-    if params.particle_diameter > images.box * images.pixel_size:
-        raise InputError(
-            "--particle-diameter",
-            f"{params.particle_diameter:g} A is more than the box of {images.box * images.pixel_size:.0f} A",
-            "Give the diameter of the particle, or extract in a larger box.",
-        )
-    return dataset, particle_set(dataset, images, apply_ctf=params.ctf)
+    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+    if len(particles) < 4:
+        path = context.project / params.input
+        raise InputError(path, f"{len(particles)} particles are too few for two halves", "Give more particles.")
+    return dataset, particles
 
 
 def _half_sets(dataset: Dataset, seed: int) -> NDArray[np.int64]:
