@@ -19,7 +19,6 @@ _PACKAGES = (
     "numpy",
     "scipy",
     "pydantic",
-    "mrcfile",
     "tifffile",
     "imagecodecs",
     "gemmi",
