@@ -5,6 +5,9 @@
 Ours is the finished Refine3D job; its reference, diameter and particles are read from its job.yaml. RELION 3.1.3
 gets float32 copies of the stacks (it cannot read float16). Both pairs of half-maps go through `relion_postprocess`
 with the same mask. Wall times are printed; they are only comparable on a quiet machine.
+
+From the reference alone RELION needs hours on two cores. With --from-our-poses it starts from our poses, half-sets
+and map, with local searches: the best start it can have, and minutes.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from vitreous.io.relion import read_dataset, read_table, write_dataset
 from vitreous.io.stacks import ParticleStack
 
 
-def float32_copy(project: Path, particles: Path, target: Path) -> int:
+def float32_copy(project: Path, particles: Path, target: Path, *, with_poses: bool) -> int:
     dataset = read_dataset(particles)
     source = ParticleStack(dataset, project)
     with StackWriter(target / "particles.mrcs", source.pixel_size) as stack:
@@ -32,7 +35,9 @@ def float32_copy(project: Path, particles: Path, target: Path) -> int:
             index = np.arange(start, min(start + 512, len(source)))
             stack.append(source[index])
     names = np.array([f"{i + 1:06d}@particles.mrcs" for i in range(len(source))], dtype=object)
-    rows = dataset.rows.without("rot", "tilt", "psi", "origin_x", "origin_y", "class_number", "half_set")
+    rows = dataset.rows
+    if not with_poses:
+        rows = rows.without("rot", "tilt", "psi", "origin_x", "origin_y", "class_number", "half_set")
     write_dataset(
         target / "particles.star", type(dataset)(dataset.kind, dataset.optics, rows.with_columns(image_name=names))
     )
@@ -42,16 +47,13 @@ def float32_copy(project: Path, particles: Path, target: Path) -> int:
 def run_relion(target: Path, args: argparse.Namespace, ours: dict[str, object]) -> float:
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", "relion_refine_mpi"]
     command += ["--o", "./run", "--auto_refine", "--split_random_halves", "--i", "particles.star", "--ref", "ref.mrc"]
-    command += [
-        "--firstiter_cc",
-        "--ini_high",
-        f"{ours['ini_high']:g}",
-        "--dont_combine_weights_via_disc",
-        "--pool",
-        "30",
-    ]
+    command += ["--dont_combine_weights_via_disc", "--pool", "30"]
+    if args.from_our_poses:
+        command += ["--ini_high", "10", "--healpix_order", "4", "--sigma_ang", "3.75"]
+    else:
+        command += ["--firstiter_cc", "--ini_high", f"{ours['ini_high']:g}", "--healpix_order", "2"]
     command += ["--pad", "1", "--ctf", "--particle_diameter", f"{ours['particle_diameter']:g}", "--flatten_solvent"]
-    command += ["--zero_mask", "--oversampling", "1", "--healpix_order", "2", "--auto_local_healpix_order", "4"]
+    command += ["--zero_mask", "--oversampling", "1", "--auto_local_healpix_order", "4"]
     command += ["--offset_range", "5", "--offset_step", "2", "--sym", args.sym, "--low_resol_join_halves", "40"]
     command += ["--norm", "--scale", "--j", "1", "--random_seed", "1", "--preread_images"]
     start = time.monotonic()
@@ -79,16 +81,19 @@ def main() -> None:
     parser.add_argument("refined", help="our finished job, e.g. Refine3D/job006")
     parser.add_argument("mask", help="mask for both, e.g. MaskCreate/job007/mask.mrc")
     parser.add_argument("--sym", default="D2")
+    parser.add_argument("--from-our-poses", action="store_true", help="local searches around our final poses")
     parser.add_argument("--work", type=Path, default=Path("peer_refine3d"))
     args = parser.parse_args()
     ours = yaml.safe_load((args.project / args.refined / "job.yaml").read_text())
     params, started = ours["parameters"], args.work
     started.mkdir(parents=True, exist_ok=True)
-    count = float32_copy(args.project, args.project / params["input"], started)
-    reference = read_map(args.project / params["reference"])
+    final = args.project / args.refined
+    particles = final / "run_data.star" if args.from_our_poses else args.project / params["input"]
+    count = float32_copy(args.project, particles, started, with_poses=args.from_our_poses)
+    reference = read_map(final / "run_class001.mrc" if args.from_our_poses else args.project / params["reference"])
     write_map(started / "ref.mrc", Volume(reference.density, reference.voxel_size))
     seconds = run_relion(started, args, params)
-    half = args.project / args.refined / "run_half1_class001_unfil.mrc"
+    half = final / "run_half1_class001_unfil.mrc"
     mask = args.project / args.mask
     mine = masked_resolution(started, half.resolve(), mask.resolve(), "ours", reference.voxel_size)
     peer_half = started / "run_half1_class001_unfil.mrc"

@@ -46,7 +46,7 @@ def test_dense_agrees_with_the_written_out_form(generator: torch.Generator, devi
     images, p, phases = _images(generator), _complex(ROWS, M, generator=generator), _phases(generator)
     expected = compare_reference.dense(images, p, phases)
     there = WhitenedImages(images.data.to(device), images.half_power.to(device))
-    found = compare.compare_dense(there, p.to(device), phases.to(device)).cpu()
+    found = compare.compare_dense(there, compare.prepare_rows(p.to(device)), phases.to(device)).total().cpu()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
 
 
@@ -96,7 +96,7 @@ def test_gain_is_largest_for_the_true_shift_and_reference(generator: torch.Gener
     ctf, sigma2 = torch.rand(M, generator=generator) + 0.2, torch.full((M,), 0.3)
     x = p[4] * ctf * phases[3].conj()
     images = WhitenedImages((x * ctf / sigma2)[None], (ctf.square() / (2 * sigma2))[None])
-    gains = compare.compare_dense(images, p, phases)[0]
+    gains = compare.compare_dense(images, compare.prepare_rows(p), phases).total()[0]
     assert divmod(int(gains.argmax()), SHIFTS) == (4, 3)
     expected = (ctf.square() * p[4].abs().square() / (2 * sigma2)).sum()
     torch.testing.assert_close(gains[4, 3], expected, rtol=1e-5, atol=1e-5)
@@ -120,8 +120,10 @@ def test_low_precision_keeps_the_significant_samples() -> None:
     noise = _complex(24, m, generator=generator)
     images = WhitenedImages(p[:24] + noise, torch.full((24, m), 0.5))
     phases = torch.ones(1, m, dtype=torch.complex64)
-    exact = torch.softmax(compare.compare_dense(images, p, phases)[..., 0].double(), -1)
-    coarse = torch.softmax(compare.compare_dense(images, p, phases, low_precision=True)[..., 0].double(), -1)
+    prepared = compare.prepare_rows(p)
+    exact = torch.softmax(compare.compare_dense(images, prepared, phases).total()[..., 0].double(), -1)
+    low = compare.compare_dense(images, prepared, phases, low_precision=True).total()
+    coarse = torch.softmax(low[..., 0].double(), -1)
     ordered, index = coarse.sort(dim=-1, descending=True)
     kept = (ordered.cumsum(-1) - ordered) < 0.999
     assert torch.all((exact.gather(1, index) * kept).sum(-1) > 0.99)

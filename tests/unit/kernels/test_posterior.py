@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from vitreous.kernels.compare import Samples
 from vitreous.kernels.posterior import cutoffs, posterior_weights, significant_dense, significant_sparse
@@ -29,20 +30,33 @@ def test_cutoff_honours_the_limit_on_samples() -> None:
     assert 1 <= (logits >= floor[0]).sum() <= 50
 
 
-def test_dense_and_sparse_selection_agree() -> None:
+@pytest.mark.parametrize("most", [2**62, 6])
+def test_dense_and_sparse_selection_agree(most: int) -> None:
     n, rows, shifts = 4, 7, 5
-    logits = _logits(3, n, shifts, rows)
-    dense = significant_dense(logits, 0.9, 2**62)
+    cross, row_terms, shift_terms = _logits(3, n, shifts, rows), _logits(5, n, rows), _logits(6, n, shifts)
+    dense = significant_dense(cross, row_terms, shift_terms, 0.9, most)
     everything = Samples(
         np.repeat(np.arange(n), rows),
         np.tile(np.arange(rows), n),
         np.arange(n * rows + 1) * shifts,
         np.tile(np.arange(shifts), n * rows),
     )
+    logits = cross + row_terms[:, None] + shift_terms[:, :, None]
     flat = np.ascontiguousarray(logits.transpose(0, 2, 1)).reshape(-1)
-    sparse = significant_sparse(everything, flat, n, 0.9, 2**62)
-    for name in ("images", "rows", "starts", "shifts"):
-        np.testing.assert_array_equal(getattr(dense, name), getattr(sparse, name))
+    sparse = significant_sparse(everything, flat, n, 0.9, most)
+    for members in (np.arange(n), np.array([1, 3])):
+        found, expected = dense.of(members), sparse.samples.of(members)
+        for name in ("images", "rows", "starts", "shifts"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_array_equal(dense.counts, sparse.counts)
+    np.testing.assert_array_equal(dense.pair_counts, sparse.pair_counts)
+
+
+def test_a_row_that_is_shut_out_is_never_selected() -> None:
+    cross, row_terms, shift_terms = _logits(7, 3, 4, 9), np.zeros((3, 9), np.float32), np.zeros((3, 4), np.float32)
+    row_terms[:, 5] = -np.inf
+    cross[:, :, 5] += 100
+    assert 5 not in significant_dense(cross, row_terms, shift_terms, 1.0, 2**62).of(np.arange(3)).rows
 
 
 def test_weights_are_the_softmax_and_sum_to_one() -> None:

@@ -14,7 +14,7 @@ from vitreous.kernels.project.prepared import in_plane_rotations, inside_radius
 
 
 @numba.njit(fastmath=True, cache=True, boundscheck=False, nogil=True)
-def _insert(data, weight, centre, slices, weights, rotations, coordinates):  # type: ignore[no-untyped-def]
+def _insert(data, weight, centre, slices, weights, rotations, coordinates, inside):  # type: ignore[no-untyped-def]
     """data (z, y, x, 2), weight (z, y, x), slices (n, m, 2), weights (n, m), rotations (n, 2, 3) times padding."""
     shift = np.float32(centre)
     one = np.float32(1.0)
@@ -24,7 +24,7 @@ def _insert(data, weight, centre, slices, weights, rotations, coordinates):  # t
         for j in range(coordinates.shape[0]):
             w = weights[i, j]
             re, im = slices[i, j, 0], slices[i, j, 1]
-            if w == 0 and re == 0 and im == 0:
+            if not inside[j] or (w == 0 and re == 0 and im == 0):
                 continue
             ky, kx = coordinates[j, 0], coordinates[j, 1]
             px = xx * kx + yx * ky
@@ -50,7 +50,7 @@ def _insert(data, weight, centre, slices, weights, rotations, coordinates):  # t
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
-def _insert_2d(data, weight, centre, slices, weights, rotations, coordinates):  # type: ignore[no-untyped-def]
+def _insert_2d(data, weight, centre, slices, weights, rotations, coordinates, inside):  # type: ignore[no-untyped-def]
     """As _insert for images: data (k, y, x, 2), slices (k, n, m, 2), rotations (n, 2, 2) times padding."""
     shift = np.float32(centre)
     one = np.float32(1.0)
@@ -59,7 +59,7 @@ def _insert_2d(data, weight, centre, slices, weights, rotations, coordinates):  
             for j in range(coordinates.shape[0]):
                 w = weights[k, i, j]
                 re, im = slices[k, i, j, 0], slices[k, i, j, 1]
-                if w == 0 and re == 0 and im == 0:
+                if not inside[j] or (w == 0 and re == 0 and im == 0):
                     continue
                 ky, kx = coordinates[j, 0], coordinates[j, 1]
                 px = rotations[i, 0, 0] * kx + rotations[i, 1, 0] * ky
@@ -89,15 +89,16 @@ def backproject(
     coordinates: Float[Tensor, "m 2"],
 ) -> None:
     """See kernels.backproject.backproject."""
-    inside = inside_radius(into, coordinates)
+    inside = inside_radius(into, coordinates).numpy()
     _insert(
         torch.view_as_real(into.data).numpy(),
         into.weight.numpy(),
         into.centre,
-        as_pairs(slices * inside),
-        as_float32(weights * inside),
+        as_pairs(slices),
+        as_float32(weights),
         as_float32(rotations[:, :2] * into.padding),
-        as_float32(coordinates * inside[:, None]),
+        as_float32(coordinates),
+        inside,
     )
 
 
@@ -109,13 +110,14 @@ def backproject_2d(
     coordinates: Float[Tensor, "m 2"],
 ) -> None:
     """See kernels.backproject.backproject_2d."""
-    inside = inside_radius(into, coordinates)
+    inside = inside_radius(into, coordinates).numpy()
     _insert_2d(
         torch.view_as_real(into.data).numpy(),
         into.weight.numpy(),
         into.centre,
-        as_pairs(slices * inside),
-        as_float32(weights * inside),
+        as_pairs(slices),
+        as_float32(weights),
         as_float32(in_plane_rotations(angles.to(torch.float64)) * into.padding),
-        as_float32(coordinates * inside[:, None]),
+        as_float32(coordinates),
+        inside,
     )

@@ -15,24 +15,29 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.kernels.compare import cpu, cuda
-from vitreous.kernels.compare.inputs import Samples, WhitenedImages
+from vitreous.kernels.compare.inputs import DenseGains, DenseRows, Samples, WhitenedImages
 
-__all__ = ["Samples", "WhitenedImages", "compare_dense", "compare_sparse"]
+__all__ = ["DenseGains", "DenseRows", "Samples", "WhitenedImages", "compare_dense", "compare_sparse", "prepare_rows"]
+
+
+def prepare_rows(references: Complex[Tensor, "r m"]) -> DenseRows:
+    """Lay projections out once for comparison with many batches of images."""
+    return cuda.prepare_rows(references)
 
 
 def compare_dense(
     images: WhitenedImages,
-    references: Complex[Tensor, "r m"],
+    rows: DenseRows,
     phases: Complex[Tensor, "t m"],
     *,
     low_precision: bool = False,
-) -> Float[Tensor, "n r t"]:
+) -> DenseGains:
     """Gain of every image against every reference row at every shift (float32), as one matrix product.
 
     low_precision: bfloat16 inputs with float32 sums where the machine has them (AMX, tensor cores): the set of
     significant samples stays the same to within 0.2% (see the test); not for final weights.
     """
-    return cuda.dense(images, references, phases, low_precision=low_precision)
+    return cuda.dense(images, rows, phases, low_precision=low_precision)
 
 
 def compare_sparse(

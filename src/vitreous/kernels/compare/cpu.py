@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitreous.kernels.compare.cuda import split
-from vitreous.kernels.compare.inputs import Samples, WhitenedImages
+from vitreous.kernels.compare.inputs import Samples, WhitenedImages, as_parts
 
 
 def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: Samples) -> Tensor:
@@ -20,10 +19,10 @@ def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: 
     a, b = samples.orientation_children, samples.shift_children
     out = np.empty((samples.n_entries, a, b), np.float32)
     _sparse(
-        split(images.data).contiguous().numpy(),
+        as_parts(images.data).numpy(),
         images.half_power.contiguous().numpy(),
-        split(references).contiguous().numpy(),
-        split(phases.conj()).contiguous().numpy(),
+        as_parts(references).numpy(),
+        as_parts(phases.conj()).numpy(),
         (samples.images, samples.rows, samples.starts, samples.shifts),
         out,
         max(1, min(samples.n_pairs, 8 * numba.get_num_threads())),
@@ -40,32 +39,43 @@ def _dot(y, table, t):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
-def _dot4(y, table, t):  # type: ignore[no-untyped-def]
+def _dot4(y, table, t0, t1, t2, t3):  # type: ignore[no-untyped-def]
     s0 = np.float32(0.0)
     s1 = np.float32(0.0)
     s2 = np.float32(0.0)
     s3 = np.float32(0.0)
     for k in range(y.shape[0]):
         v = y[k]
-        s0 += v * table[t, k]
-        s1 += v * table[t + 1, k]
-        s2 += v * table[t + 2, k]
-        s3 += v * table[t + 3, k]
+        s0 += v * table[t0, k]
+        s1 += v * table[t1, k]
+        s2 += v * table[t2, k]
+        s3 += v * table[t3, k]
     return s0, s1, s2, s3
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
 def _product(data, half_power, reference, y):  # type: ignore[no-untyped-def]
-    """Fill y with conj(reference) * data (real parts, then imaginary) and return the norm term."""
-    m = half_power.shape[0]
+    """Fill y with conj(reference) * data and return the norm term."""
     norm = np.float32(0.0)
-    for k in range(m):
-        pr, pi = reference[k], reference[m + k]
-        dr, di = data[k], data[m + k]
-        y[k] = pr * dr + pi * di
-        y[m + k] = pr * di - pi * dr
+    for k in range(half_power.shape[0]):
+        pr, pi = reference[2 * k], reference[2 * k + 1]
+        dr, di = data[2 * k], data[2 * k + 1]
+        y[2 * k] = pr * dr + pi * di
+        y[2 * k + 1] = pr * di - pi * dr
         norm += half_power[k] * (pr * pr + pi * pi)
     return norm
+
+
+@numba.njit(cache=True, fastmath=True, inline="always")
+def _at_shifts(y, table, shifts, first, last, norm, out):  # type: ignore[no-untyped-def]
+    for e in range(first, last - 3, 4):
+        s0, s1, s2, s3 = _dot4(y, table, shifts[e], shifts[e + 1], shifts[e + 2], shifts[e + 3])
+        out[e] = s0 - norm
+        out[e + 1] = s1 - norm
+        out[e + 2] = s2 - norm
+        out[e + 3] = s3 - norm
+    for e in range(last - (last - first) % 4, last):
+        out[e] = _dot(y, table, shifts[e]) - norm
 
 
 @numba.njit(cache=True, fastmath=True, parallel=True)
@@ -78,14 +88,17 @@ def _sparse(data, half_power, references, table, samples, out, n_chunks):  # typ
             i = images[p]
             for a in range(n_orient):
                 norm = _product(data[i], half_power[i], references[rows[p] * n_orient + a], y)
+                if n_shift == 1:
+                    _at_shifts(y, table, shifts, starts[p], starts[p + 1], norm, out[:, a, 0])
+                    continue
                 for e in range(starts[p], starts[p + 1]):
-                    first = shifts[e] * n_shift
+                    t = shifts[e] * n_shift
                     if n_shift == 4:
-                        s0, s1, s2, s3 = _dot4(y, table, first)
+                        s0, s1, s2, s3 = _dot4(y, table, t, t + 1, t + 2, t + 3)
                         out[e, a, 0] = s0 - norm
                         out[e, a, 1] = s1 - norm
                         out[e, a, 2] = s2 - norm
                         out[e, a, 3] = s3 - norm
                     else:
                         for b in range(n_shift):
-                            out[e, a, b] = _dot(y, table, first + b) - norm
+                            out[e, a, b] = _dot(y, table, t + b) - norm

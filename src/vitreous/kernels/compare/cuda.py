@@ -9,14 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.kernels.compare.inputs import Samples, WhitenedImages
+from vitreous.kernels.compare.inputs import DenseGains, DenseRows, Samples, WhitenedImages, as_parts
 
 _CHUNK = 1 << 24  # elements of a temporary
-
-
-def split(values: Tensor) -> Tensor:
-    """Complex (..., m) as float32 (..., 2m): real parts, then imaginary parts."""
-    return torch.cat([values.real, values.imag], -1)
 
 
 @contextmanager
@@ -36,20 +31,23 @@ def _products_in(low_precision: bool, device: torch.device) -> Iterator[None]:
         backend.fp32_precision = before
 
 
-def dense(images: WhitenedImages, references: Tensor, phases: Tensor, *, low_precision: bool = False) -> Tensor:
+def prepare_rows(references: Tensor) -> DenseRows:
+    """See `compare.prepare_rows`."""
+    return DenseRows(as_parts(references), references.abs().square())
+
+
+def dense(images: WhitenedImages, rows: DenseRows, phases: Tensor, *, low_precision: bool = False) -> DenseGains:
     """See `compare_dense`."""
     n, m = images.data.shape
-    n_shifts, n_rows = phases.shape[0], references.shape[0]
-    rows = split(references)
-    norms = images.half_power @ references.abs().square().T  # (n, r): always full precision
-    out = torch.empty(n, n_shifts, n_rows, dtype=torch.float32, device=images.data.device)
+    n_shifts, n_rows = phases.shape[0], rows.parts.shape[0]
+    norms = images.half_power @ rows.power.T  # always full precision
+    cross = torch.empty(n, n_shifts, n_rows, dtype=torch.float32, device=images.data.device)
     step = max(1, _CHUNK // max(1, n_shifts * m))
     with _products_in(low_precision, images.data.device):
         for start in range(0, n, step):
-            shifted = split(images.data[start : start + step, None] * phases).flatten(0, 1)
-            torch.mm(shifted, rows.T, out=out[start : start + step].view(-1, n_rows))
-    out -= norms[:, None]
-    return out.transpose(1, 2)
+            shifted = as_parts(images.data[start : start + step, None] * phases).flatten(0, 1)
+            torch.mm(shifted, rows.parts.T, out=cross[start : start + step].view(-1, n_rows))
+    return DenseGains(cross, norms)
 
 
 def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: Samples) -> Tensor:
@@ -61,7 +59,7 @@ def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: 
     pair_rows = torch.from_numpy(samples.rows).to(device)
     entry_pairs = torch.from_numpy(samples.entry_pairs()).to(device)
     shifts = torch.from_numpy(samples.shifts).to(device)
-    table = split(phases.conj()).T.contiguous()  # Re(Y phase) = Re Y Re phase - Im Y Im phase
+    table = as_parts(phases.conj()).T.contiguous()  # Re(Y phase) = Re Y Re phase - Im Y Im phase
     out = torch.empty(samples.n_entries, a, b, dtype=torch.float32, device=device)
     step = max(1, _CHUNK // (a * max(m, phases.shape[0])))
     for start in range(0, samples.n_pairs, step):
@@ -71,7 +69,7 @@ def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: 
         p = references[children]  # (pairs, a, m)
         y = p.conj() * images.data[i][:, None]
         norm = torch.einsum("pam,pm->pa", p.abs().square(), images.half_power[i])
-        gains = (split(y) @ table - norm[..., None]).unflatten(-1, (-1, b))  # (pairs, a, shifts, b)
+        gains = (as_parts(y) @ table - norm[..., None]).unflatten(-1, (-1, b))  # (pairs, a, shifts, b)
         first, last = int(samples.starts[start]), int(samples.starts[stop])
         out[first:last] = gains[entry_pairs[first:last] - start, :, shifts[first:last]]
     return out

@@ -8,15 +8,51 @@ are found with a histogram of logits instead of a sort: the last bin (1/64 in th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitreous.kernels.compare.inputs import Samples
 from vitreous.kernels.posterior import cpu
+from vitreous.kernels.posterior.dense import DenseSelection
 from vitreous.kernels.weighted_sums.inputs import WeightedSamples
 
-__all__ = ["Best", "cutoffs", "posterior_weights", "significant_dense", "significant_sparse"]
+__all__ = [
+    "Best",
+    "DenseSelection",
+    "Selection",
+    "SparseSelection",
+    "cutoffs",
+    "posterior_weights",
+    "significant_dense",
+    "significant_sparse",
+]
+
+
+class Selection(Protocol):
+    """The samples that matter of a batch: how many there are of each image, and the lists of some images."""
+
+    counts: NDArray[np.int64]
+    pair_counts: NDArray[np.int64]
+
+    def of(self, members: NDArray[np.int64]) -> Samples:
+        """The samples of some images (rising), numbered by their place in `members`."""
+        ...
+
+
+class SparseSelection:
+    """A Selection that is a list already."""
+
+    def __init__(self, samples: Samples, n_images: int) -> None:
+        self.samples = samples
+        first = np.searchsorted(samples.images, np.arange(n_images + 1))
+        self.pair_counts: NDArray[np.int64] = np.diff(first)
+        self.counts: NDArray[np.int64] = np.diff(samples.starts[first])
+
+    def of(self, members: NDArray[np.int64]) -> Samples:
+        """See Selection."""
+        return self.samples.of(members)
 
 
 @dataclass(frozen=True)
@@ -37,19 +73,23 @@ def cutoffs(
     return cpu.cutoffs(logits, starts, fraction, max_samples)
 
 
-def significant_dense(logits: NDArray[np.float32], fraction: float, max_samples: int) -> Samples:
-    """Samples to keep of logits (n, shifts, rows), any memory order."""
-    n = logits.shape[0]
-    flat = np.ascontiguousarray(logits).reshape(n, -1)
-    size = flat.shape[1]
-    floor = cpu.cutoffs(flat.reshape(-1), np.arange(n + 1) * size, fraction, max_samples)
-    images, rows, starts, shifts = cpu.select_dense(flat.reshape(logits.shape), floor)
-    return Samples(images, rows, starts, shifts)
+def significant_dense(
+    cross: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    shifts: NDArray[np.float32],
+    fraction: float,
+    max_samples: int,
+) -> DenseSelection:
+    """Samples to keep of images compared with every row at every shift.
+
+    cross: (n, shifts, rows); rows (n, rows) and shifts (n, shifts): terms of the logit (priors, norms) that are added.
+    """
+    return DenseSelection(cross, rows, shifts, fraction, max_samples)
 
 
 def significant_sparse(
     samples: Samples, logits: NDArray[np.float32], n: int, fraction: float, max_samples: int
-) -> Samples:
+) -> SparseSelection:
     """Samples to keep of sparse ones (no children yet) with logits (entries,); pairs sorted by image."""
     bounds = samples.starts[np.searchsorted(samples.images, np.arange(n + 1))]
     floor = cpu.cutoffs(logits, bounds, fraction, max_samples)
@@ -58,7 +98,8 @@ def significant_sparse(
     counts = running[samples.starts[1:]] - running[samples.starts[:-1]]
     alive = counts > 0
     starts = np.concatenate([[0], np.cumsum(counts[alive])]).astype(np.int64)
-    return Samples(samples.images[alive], samples.rows[alive], starts, samples.shifts[keep])
+    kept = Samples(samples.images[alive], samples.rows[alive], starts, samples.shifts[keep])
+    return SparseSelection(kept, n)
 
 
 def posterior_weights(

@@ -8,8 +8,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_BINS_PER_UNIT = 64
-_DEPTH = 30  # logits further below the best weigh less than 1e-13
+from vitreous.kernels.posterior.histogram import DEPTH, N_BINS, bin_of, bins_kept, floor_below
 
 
 @numba.njit(cache=True, parallel=True)
@@ -18,63 +17,16 @@ def cutoffs(logits, starts, fraction, max_samples):  # type: ignore[no-untyped-d
     n = starts.shape[0] - 1
     floor = np.empty(n, np.float32)
     for i in numba.prange(n):
-        top = -np.inf
+        top = np.float32(-np.inf)
         for e in range(starts[i], starts[i + 1]):
             top = max(top, logits[e])
-        weights = np.zeros(_DEPTH * _BINS_PER_UNIT, np.float64)
-        counts = np.zeros(_DEPTH * _BINS_PER_UNIT, np.int64)
+        counts = np.zeros(N_BINS, np.int64)
         for e in range(starts[i], starts[i + 1]):
             below = top - logits[e]
-            if below < _DEPTH:
-                bin_ = min(int(below * _BINS_PER_UNIT), weights.shape[0] - 1)
-                weights[bin_] += math.exp(-below)
-                counts[bin_] += 1
-        target = fraction * weights.sum()
-        gathered, count, edge = 0.0, 0, 0
-        for bin_ in range(weights.shape[0]):
-            if edge > 0 and count + counts[bin_] > max_samples:
-                break
-            gathered += weights[bin_]
-            count += counts[bin_]
-            edge = bin_ + 1
-            if gathered >= target:
-                break
-        # a hair lower, so that float32 rounding does not lose the bin's last sample
-        floor[i] = np.float32(top - edge / _BINS_PER_UNIT - 1e-6 * abs(top))
+            if below < DEPTH:
+                counts[bin_of(below)] += 1
+        floor[i] = floor_below(top, bins_kept(counts, fraction, max_samples))
     return floor
-
-
-def select_dense(logits: NDArray[np.float32], floor: NDArray[np.float32]) -> tuple[NDArray[np.int64], ...]:
-    """(images, rows, starts, shifts) of logits (n, shifts, rows) not below floor (n,)."""
-    counts = _count_dense(logits, floor)  # (n, rows)
-    images, rows = np.nonzero(counts)
-    starts = np.concatenate([[0], np.cumsum(counts[images, rows])]).astype(np.int64)
-    shifts = np.empty(starts[-1], np.int64)
-    first_pairs = np.searchsorted(images, np.arange(logits.shape[0] + 1))
-    _fill_dense(logits, floor, rows, first_pairs, starts, shifts)
-    return images.astype(np.int64), rows.astype(np.int64), starts, shifts
-
-
-@numba.njit(cache=True, parallel=True)
-def _count_dense(logits, floor):  # type: ignore[no-untyped-def]
-    n, n_shifts, n_rows = logits.shape
-    counts = np.zeros((n, n_rows), np.int32)
-    for i in numba.prange(n):
-        for t in range(n_shifts):
-            for r in range(n_rows):
-                counts[i, r] += logits[i, t, r] >= floor[i]
-    return counts
-
-
-@numba.njit(cache=True, parallel=True)
-def _fill_dense(logits, floor, rows, first_pairs, starts, shifts):  # type: ignore[no-untyped-def]
-    for i in numba.prange(logits.shape[0]):
-        for p in range(first_pairs[i], first_pairs[i + 1]):
-            e = starts[p]
-            for t in range(logits.shape[1]):
-                if logits[i, t, rows[p]] >= floor[i]:
-                    shifts[e] = t
-                    e += 1
 
 
 @numba.njit(cache=True, parallel=True)

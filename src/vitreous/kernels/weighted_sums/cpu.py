@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.kernels.compare.cuda import split
-from vitreous.kernels.compare.inputs import WhitenedImages
+from vitreous.kernels.compare.inputs import WhitenedImages, as_parts
 from vitreous.kernels.weighted_sums.inputs import WeightedSamples, WeightedSums
 
 
@@ -37,38 +36,41 @@ def sums(
     chunks = np.searchsorted(load, np.linspace(0, load[-1], n_chunks + 1))
     chunks[0], chunks[-1] = 0, len(rows)
     _sums(
-        (split(masked.data).contiguous().numpy(), masked.half_power.contiguous().numpy()),
-        (split(unmasked.data).contiguous().numpy(), unmasked.half_power.contiguous().numpy()),
-        split(references).contiguous().numpy(),
-        split(phases).contiguous().numpy(),
+        (as_parts(masked.data).numpy(), masked.half_power.contiguous().numpy()),
+        (as_parts(unmasked.data).numpy(), unmasked.half_power.contiguous().numpy()),
+        as_parts(references).numpy(),
+        as_parts(phases).numpy(),
         (samples.images, samples.rows, samples.starts, samples.shifts, samples.weights),
         (chunks.astype(np.int64), pair_starts, shell_starts.numpy()),
         (data, power, gains),
     )
-    complex_data = torch.complex(torch.from_numpy(data[:, :m]), torch.from_numpy(data[:, m:]))
+    complex_data = torch.view_as_complex(torch.from_numpy(data).unflatten(-1, (m, 2)))
     return WeightedSums(rows, complex_data, torch.from_numpy(power), torch.from_numpy(gains.sum(0)))
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
 def _add_image(data, half_power, mixed, weight, out_data, out_power):  # type: ignore[no-untyped-def]
-    m = half_power.shape[0]
-    for k in range(m):
-        gr, gi = mixed[k], mixed[m + k]
-        out_data[k] += data[k] * gr - data[m + k] * gi
-        out_data[m + k] += data[k] * gi + data[m + k] * gr
+    for k in range(half_power.shape[0]):
+        xr, xi = data[2 * k], data[2 * k + 1]
+        gr, gi = mixed[2 * k], mixed[2 * k + 1]
+        out_data[2 * k] += xr * gr - xi * gi
+        out_data[2 * k + 1] += xr * gi + xi * gr
         out_power[k] += np.float32(2.0) * weight * half_power[k]
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
-def _add_gain(data, half_power, reference, mixed, weight, shell_starts, gains):  # type: ignore[no-untyped-def]
-    m = half_power.shape[0]
+def _add_gain(data, half_power, reference, mixed, weight, shell_starts, each, gains):  # type: ignore[no-untyped-def]
+    """Gains by shell; `each` is scratch for the gain of each coefficient (one long loop, then short sums)."""
+    for k in range(half_power.shape[0]):
+        pr, pi = reference[2 * k], reference[2 * k + 1]
+        xr, xi = data[2 * k], data[2 * k + 1]
+        gr, gi = mixed[2 * k], mixed[2 * k + 1]
+        cross = pr * (xr * gr - xi * gi) + pi * (xr * gi + xi * gr)
+        each[k] = cross - weight * half_power[k] * (pr * pr + pi * pi)
     for s in range(shell_starts.shape[0] - 1):
         total = np.float32(0.0)
         for k in range(shell_starts[s], shell_starts[s + 1]):
-            pr, pi = reference[k], reference[m + k]
-            xr = data[k] * mixed[k] - data[m + k] * mixed[m + k]
-            xi = data[k] * mixed[m + k] + data[m + k] * mixed[k]
-            total += pr * xr + pi * xi - weight * half_power[k] * (pr * pr + pi * pi)
+            total += each[k]
         gains[s] += total
 
 
@@ -98,12 +100,15 @@ def _sums(masked, unmasked, references, table, samples, layout, out):  # type: i
     out_data, out_power, gains = out
     for chunk in numba.prange(chunks.shape[0] - 1):
         mixed = np.empty(table.shape[1], np.float32)
+        each = np.empty(table.shape[1] // 2, np.float32)
         for u in range(chunks[chunk], chunks[chunk + 1]):
             for p in range(pair_starts[u], pair_starts[u + 1]):
                 i = images[p]
                 weight = _mix(shifts, weights, starts[p], starts[p + 1], table, mixed)
                 _add_image(unmasked[0][i], unmasked[1][i], mixed, weight, out_data[u], out_power[u])
-                _add_gain(masked[0][i], masked[1][i], references[rows[p]], mixed, weight, shell_starts, gains[chunk, i])
+                _add_gain(
+                    masked[0][i], masked[1][i], references[rows[p]], mixed, weight, shell_starts, each, gains[chunk, i]
+                )
 
 
 def pair_totals(samples: WeightedSamples, shifts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,14 +18,16 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.kernels.compare import Samples, WhitenedImages, compare_dense, compare_sparse
-from vitreous.kernels.posterior import posterior_weights, significant_dense, significant_sparse
+from vitreous.kernels.compare import DenseRows, Samples, WhitenedImages, compare_dense, compare_sparse, prepare_rows
+from vitreous.kernels.posterior import Selection, posterior_weights, significant_dense, significant_sparse
 from vitreous.kernels.weighted_sums import WeightedSamples
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, PreparedImages, prepare
 from vitreous.methods.refinement.references import References
 from vitreous.methods.refinement.sampling import Sampling
+
+_ROW_BLOCK = 1 << 23  # coefficients of the projections that local searches hold at a time
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Expectation:
             sampling.shift_children,
         )
         self._row_prior = prior.log_prior.reshape(-1).to(torch.float32)
-        self._coarse_rows: Tensor | None = None
+        self._coarse_rows: DenseRows | None = None
         self._level_rows: dict[int, Tensor] = {}
 
     def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
@@ -151,25 +153,25 @@ class Expectation:
             chosen = indices[start : start + size]
             try:
                 images = self._prepare(chosen, poses)
-                samples = self._coarse(chosen, images)
+                selection = self._coarse(chosen, images)
             except (MemoryError, torch.OutOfMemoryError):
                 if size == 1:
                     raise
                 size = max(1, size // 2)
                 continue
             start += size
-            yield from self._weigh_all(chosen, images, samples, poses)
+            yield from self._weigh_all(chosen, images, selection, poses)
 
     def _batch_size(self) -> int:
         box, m = self.particles.box, len(self.coefficients)
         shifts = self.sampling.shifts.shape[0]
         each = 60 * box * box + 40 * m + 16 * self._n_coarse * shifts
         if self.prior.candidates is None:
-            # 4 bytes a logit; if all are significant, 8 a shift, 8 in a part, and what selects them
-            each += 24 * self.references.n_classes * len(self.sampling.rotations) * shifts
+            # a product each shift; prior and norm, how many are kept, and where they are listed
+            each += (4 * shifts + 24) * self.references.n_classes * len(self.sampling.rotations)
         else:
-            # each candidate may want a projection of its own (complex, and split into parts), its logits and shifts
-            each += int(self.prior.candidates.mean_count * (16 * self._n_coarse + 24 * shifts))
+            # each candidate's shifts and logits, and what selects them
+            each += int(self.prior.candidates.mean_count * 32 * shifts)
         return max(1, min(512, self.settings.memory // 2 // each))
 
     def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
@@ -177,16 +179,14 @@ class Expectation:
         return prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
 
     def _weigh_all(
-        self, indices: NDArray[np.int64], images: PreparedImages, samples: Samples, poses: Poses
+        self, indices: NDArray[np.int64], images: PreparedImages, selection: Selection, poses: Poses
     ) -> Iterator[Posterior]:
         """Broad posteriors at the coarse samples, sharp ones at their children, in parts that fit in memory."""
-        counts = np.diff(samples.starts[np.searchsorted(samples.images, np.arange(len(indices) + 1))])
-        broad = counts > self.settings.oversample_below
+        broad = selection.counts > self.settings.oversample_below
         for level, members in ((self.coarse, np.flatnonzero(broad)), (self.fine, np.flatnonzero(~broad))):
-            part = _of_images(samples, members)
-            for first, last in self._parts(level, part, len(members)):
+            for first, last in self._parts(level, selection.counts[members], selection.pair_counts[members]):
                 chosen = members[first:last]
-                yield self._weigh(level, indices[chosen], images.take(chosen), _of_images(samples, chosen), poses)
+                yield self._weigh(level, indices[chosen], images.take(chosen), selection.of(chosen), poses)
 
     def _shift_prior(self, indices: NDArray[np.int64], centres: NDArray[np.float64], shifts: Tensor) -> Tensor:
         """Gaussian log-prior (n, T) of the origin that each shift would give a particle."""
@@ -194,49 +194,63 @@ class Expectation:
         away = torch.from_numpy(centres - expected)[:, None] + shifts.to(torch.float64)
         return (-away.square().sum(-1) / (2 * self.prior.sigma_offset**2)).to(torch.float32)
 
-    def _coarse(self, indices: NDArray[np.int64], images: PreparedImages) -> Samples:
+    def _coarse(self, indices: NDArray[np.int64], images: PreparedImages) -> Selection:
         """Samples of the coarse grid that matter (image indices within the batch)."""
         low = images.masked.first(self._n_coarse)
         shift_prior = self._shift_prior(indices, images.centres, self.sampling.shifts)
         s = self.settings
         if self.prior.candidates is not None:
             return self._coarse_local(indices, low, shift_prior.numpy())
-        logits = compare_dense(
-            low, self._all_coarse_rows(), self.coarse.phases[:, : self._n_coarse], low_precision=s.low_precision
-        ).transpose(1, 2)  # (n, shifts, rows), contiguous
-        logits += shift_prior.to(logits.device)[:, :, None]
-        logits += self._row_prior.to(logits.device)
-        return significant_dense(logits.cpu().numpy(), s.adaptive_fraction, s.max_significant)
+        rows = self._all_coarse_rows()
+        gains = compare_dense(low, rows, self.coarse.phases[:, : self._n_coarse], low_precision=s.low_precision)
+        row_terms = self._row_prior.to(gains.norms.device) - gains.norms
+        terms = (gains.cross.cpu().numpy(), row_terms.cpu().numpy(), shift_prior.numpy())
+        return significant_dense(*terms, s.adaptive_fraction, s.max_significant)
 
     def _coarse_local(
         self, indices: NDArray[np.int64], low: WhitenedImages, shift_prior: NDArray[np.float32]
-    ) -> Samples:
+    ) -> Selection:
         candidates = self.prior.candidates
         assert candidates is not None
         images, where = candidates.of(indices)
         rows, log_prior = candidates.rows[where], candidates.log_prior[where]
         n_shifts = shift_prior.shape[1]
-        unique, compact = np.unique(rows, return_inverse=True)
-        n_pairs = len(rows)
-        samples = Samples(images, rows, np.arange(n_pairs + 1) * n_shifts, np.tile(np.arange(n_shifts), n_pairs))
-        local = Samples(images, compact.astype(np.int64), samples.starts, samples.shifts)
-        references = self._slices(unique, self.sampling.rotations, 1, self._n_coarse)
-        gains = compare_sparse(low, references, self.coarse.phases[:, : self._n_coarse], local)
-        logits = gains.cpu().numpy().reshape(n_pairs, n_shifts) + shift_prior[images]
+        samples = Samples.at_all_shifts(images, rows, n_shifts)
+        logits = self._all_shifts(low, images, rows) + shift_prior[images]
         logits += (log_prior + self._row_prior.numpy()[rows])[:, None]
         s = self.settings
         return significant_sparse(samples, logits.reshape(-1), len(indices), s.adaptive_fraction, s.max_significant)
 
-    def _parts(self, level: Level, samples: Samples, n: int) -> Iterator[tuple[int, int]]:
+    def _all_shifts(
+        self, low: WhitenedImages, images: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Gains (pairs, shifts) of pairs of an image with a coarse row; each row is projected once."""
+        gains = np.empty((len(rows), len(self.coarse.phases)), np.float32)
+        phases = self.coarse.phases[:, : self._n_coarse]
+        unique, compact = np.unique(rows, return_inverse=True)
+        order = np.argsort(compact, kind="stable")
+        bounds = np.searchsorted(compact[order], np.arange(len(unique) + 1))
+        step = max(1, _ROW_BLOCK // self._n_coarse)
+        for first in range(0, len(unique), step):
+            block = unique[first : first + step]
+            chosen = order[bounds[first] : bounds[first + len(block)]]
+            references = self._slices(block, self.sampling.rotations, 1, self._n_coarse)
+            pairs = Samples.at_all_shifts(images[chosen], compact[chosen] - first, len(phases))
+            gains[chosen] = compare_sparse(low, references, phases, pairs).cpu().numpy().reshape(len(chosen), -1)
+        return gains
+
+    def _parts(self, level: Level, counts: NDArray[np.int64], pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """Runs of images whose samples at this level fit in memory together."""
-        first_pairs = np.searchsorted(samples.images, np.arange(n + 1))
-        m = len(self.coefficients)
-        size = 24 * level.orientation_children * level.shift_children * samples.starts[first_pairs]
-        # a projection: complex and split into parts; its sum: likewise, and the weights
-        size = size + 32 * m * level.orientation_children * np.minimum(first_pairs, 1 << 16)
+        n, m = len(counts), len(self.coefficients)
+        n_rows = self.references.n_classes * len(self.sampling.rotations)
+        # a sample: 16 in its list, then each child's logit and what is kept of it; a row: projection, sum and weight,
+        # and the copies with which they are inserted
+        size = (16 + 24 * level.orientation_children * level.shift_children) * np.cumsum(counts)
+        size = size + 32 * m * level.orientation_children * np.minimum(np.cumsum(pairs), n_rows)
+        before = np.concatenate([[0], size])
         first = 0
         while first < n:
-            last = int(np.searchsorted(size, size[first] + self.settings.memory // 2, side="right")) - 1
+            last = int(np.searchsorted(before, before[first] + self.settings.memory // 2, side="right")) - 1
             last = min(n, max(last, first + 1))
             yield first, last
             first = last
@@ -277,10 +291,10 @@ class Expectation:
             prior = prior + _candidate_prior(candidates, indices, samples)
         return prior.astype(np.float32)
 
-    def _all_coarse_rows(self) -> Complex[Tensor, "rows m"]:
+    def _all_coarse_rows(self) -> DenseRows:
         if self._coarse_rows is None:
             everything = np.arange(self.references.n_classes * len(self.sampling.rotations))
-            self._coarse_rows = self._slices(everything, self.sampling.rotations, 1, self._n_coarse)
+            self._coarse_rows = prepare_rows(self._slices(everything, self.sampling.rotations, 1, self._n_coarse))
         return self._coarse_rows
 
     def _references_at(
@@ -310,15 +324,6 @@ class Expectation:
             chosen = rotations[torch.from_numpy(fine)]
             out[first * children : last * children] = self.references.slices(k, chosen, coordinates)
         return out
-
-
-def _of_images(samples: Samples, members: NDArray[np.int64]) -> Samples:
-    """The samples of some images (rising), numbered by their place in `members`."""
-    place = np.searchsorted(members, samples.images)
-    keep = np.isin(samples.images, members)
-    entries = np.repeat(keep, np.diff(samples.starts))
-    starts = np.concatenate([[0], np.cumsum(np.diff(samples.starts)[keep])]).astype(np.int64)
-    return Samples(place[keep].astype(np.int64), samples.rows[keep], starts, samples.shifts[entries])
 
 
 def _candidate_prior(candidates: Candidates, particles: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
