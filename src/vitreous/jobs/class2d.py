@@ -27,6 +27,7 @@ from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         low_precision=not params.exact,
         uniform_classes=not params.class_prior,
         revive_until=params.revive_until,
-        memory=min(context.memory // 2, 2 << 30),
+        memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
     )

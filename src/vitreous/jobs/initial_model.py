@@ -39,6 +39,7 @@ from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.methods.refinement.rescaled import rescaled_for
 from vitreous.methods.refinement.statistics import initial_noise
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def _options(
         healpix_order=params.healpix_order,
         offset_range=params.offset_range * scale,
         offset_step=max(params.offset_step * scale, min(1.5, params.offset_step)),
-        memory=min(context.memory // 2, 2 << 30),
+        memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
     )

@@ -32,6 +32,7 @@ from vitreous.methods.refinement.auto_refine_state import (
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         low_precision=not params.exact,
         mask=mask,
         max_iterations=params.max_iterations,
-        memory=min(context.memory // 4, 3 << 29),
+        memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
         **_fsc_option(params, mask, particles.pixel_size),

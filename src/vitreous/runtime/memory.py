@@ -78,6 +78,18 @@ def budget(max_memory_gb: float = 0.0, device: torch.device | None = None) -> in
     return asked
 
 
+def batch_memory(budget: int) -> int:
+    """Bytes that one batch of particles may take: 1 GiB, or the largest power of two within a third of the budget.
+
+    Steps, not a share of what happens to be free: the size of a batch moves the last bits of a matrix product, and a
+    run that is started again beside other jobs must end with the same bits.
+    """
+    most = 1 << 30
+    while most > max(1, budget // 3) and most > 1 << 20:
+        most //= 2
+    return most
+
+
 def plan(bytes_per_item: float, *, fixed: float = 0.0, budget: float, most: int | None = None) -> int:
     """How many items to work on at once so that fixed + n * bytes_per_item stays within the budget; at least 1."""
     n = int((budget - fixed) // max(bytes_per_item, 1.0))

@@ -69,3 +69,11 @@ def test_batches_cover_everything_once() -> None:
 
 def test_peak_memory_is_of_the_right_order() -> None:
     assert 10_000_000 < memory.peak_rss() < 1_000_000_000_000
+
+
+def test_batches_are_planned_in_steps_so_that_results_do_not_follow_what_is_free() -> None:
+    assert memory.batch_memory(int(19e9)) == memory.batch_memory(int(4e9)) == 1 << 30
+    for budget in (int(3e9), int(1e9), int(1e8)):
+        size = memory.batch_memory(budget)
+        assert size & (size - 1) == 0
+        assert budget / 6 < size <= budget / 3
