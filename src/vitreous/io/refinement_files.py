@@ -101,14 +101,24 @@ def write_iteration(
 ) -> None:
     """Write ROOT_data.star, ROOT_model.star, ROOT_sampling.star and, last of all, ROOT_optimiser.star.
 
-    model None: there is one for each half, already written.
+    model None: there is one for each half, already written. Particles without groups of their own are given the
+    model's: one an optics group.
     """
+    if "group_name" not in dataset.rows:
+        known = {int(group): group_name(number) for number, group in enumerate(dataset.optics["optics_group"], 1)}
+        names = np.array([known[int(group)] for group in dataset.rows["optics_group"]], dtype=object)
+        dataset = dataset.with_columns(group_name=names)
     write_dataset(Path(f"{root}_data.star"), dataset)
     if model is not None:
         write_model(Path(f"{root}_model.star"), model)
     write_sampling(Path(f"{root}_sampling.star"), sampling)
     relative = root.resolve().relative_to(project.resolve())
     write_tables(Path(f"{root}_optimiser.star"), {"optimiser_general": _optimiser(relative, optimiser)})
+
+
+def group_name(number: int) -> str:
+    """Name of a model's group, counted from 1, by which the particles' rows know it."""
+    return f"group_{number:02d}"
 
 
 def write_model(path: Path, model: ModelFile) -> None:
@@ -126,7 +136,7 @@ def write_model(path: Path, model: ModelFile) -> None:
     blocks["model_groups"] = Table(
         {
             "rlnGroupNumber": np.arange(1, n_groups + 1),
-            "rlnGroupName": np.array([f"group_{i:02d}" for i in range(1, n_groups + 1)], dtype=object),
+            "rlnGroupName": np.array([group_name(i) for i in range(1, n_groups + 1)], dtype=object),
             "rlnGroupNrParticles": np.array(model.group_sizes),
             "rlnGroupScaleCorrection": np.ones(n_groups),
         }
@@ -134,6 +144,7 @@ def write_model(path: Path, model: ModelFile) -> None:
     for number, sigma2 in enumerate(model.noise, 1):
         curves = {**_shells(model), "rlnSigma2Noise": np.asarray(sigma2, dtype=np.float64) * scale}
         blocks[f"model_optics_group_{number}"] = Table(curves)
+        blocks[f"model_group_{number}"] = Table(curves)  # where RELION 3.1 looks for it
     write_tables(path, blocks)
 
 
@@ -145,9 +156,11 @@ def write_sampling(path: Path, sampling: SamplingFile) -> None:
         "rlnIs3DTranslationalSampling": 0,
         "rlnHealpixOrder": sampling.healpix_order if is_3d else -1,
         "rlnSymmetryGroup": sampling.symmetry,
+        "rlnTiltAngleLimit": -91.0,
         "rlnPsiStep": sampling.psi_step,
         "rlnOffsetRange": sampling.offset_range * sampling.pixel_size,
         "rlnOffsetStep": sampling.offset_step * sampling.pixel_size,
+        "rlnHelicalOffsetStep": -1.0,
         "rlnSamplingPerturbInstance": 0.0,
         "rlnSamplingPerturbFactor": sampling.perturb,
     }
@@ -218,6 +231,47 @@ def _class_curves(one: ClassModel, model: ModelFile, scale: float) -> Table:
     )
 
 
+# Labels without which relion_refine 3.1.3 will not go on from an optimiser file, where a job has nothing else to say.
+_OPTIMISER_DEFAULTS: dict[str, Any] = {
+    "rlnJoinHalvesUntilThisResolution": -1.0,
+    "rlnSolventMaskName": "None",
+    "rlnSolventMask2Name": "None",
+    "rlnTauSpectrumName": "None",
+    "rlnMaximumCoarseImageSize": -1,
+    "rlnHighresLimitExpectation": -1.0,
+    "rlnIncrementImageSize": 10,
+    "rlnDoMapEstimation": 1,
+    "rlnDoAutoRefine": 0,
+    "rlnAutoLocalSearchesHealpixOrder": 4,
+    "rlnNumberOfIterWithoutResolutionGain": 0,
+    "rlnBestResolutionThusFar": 0.0,
+    "rlnNumberOfIterWithoutChangingAssignments": 0,
+    "rlnDoSkipAlign": 0,
+    "rlnDoSkipRotate": 0,
+    "rlnOverallAccuracyRotations": 999.0,
+    "rlnOverallAccuracyTranslationsAngst": 999.0,
+    "rlnChangesOptimalOrientations": 999.0,
+    "rlnChangesOptimalOffsets": 999.0,
+    "rlnChangesOptimalClasses": 999.0,
+    "rlnSmallestChangesOrientations": 999.0,
+    "rlnSmallestChangesOffsets": 999.0,
+    "rlnSmallestChangesClasses": 9999999,
+    "rlnHasConverged": 0,
+    "rlnHasHighFscAtResolLimit": 0,
+    "rlnHasLargeSizeIncreaseIterationsAgo": 0,
+    "rlnDoCorrectNorm": 1,
+    "rlnDoCorrectScale": 0,
+    "rlnDoCorrectCtf": 1,
+    "rlnDoIgnoreCtfUntilFirstPeak": 0,
+    "rlnCtfDataArePhaseFlipped": 0,
+    "rlnDoOnlyFlipCtfPhases": 0,
+    "rlnRefsAreCtfCorrected": 1,
+    "rlnFixSigmaNoiseEstimates": 0,
+    "rlnFixSigmaOffsetEstimates": 0,
+    "rlnMaxNumberOfPooledParticles": 30,
+}
+
+
 def _optimiser(root: Path, optimiser: OptimiserFile) -> dict[str, Any]:
     models = ["half1_model", "half2_model"] if optimiser.split_halves else ["model"]
     names = dict(zip(["rlnModelStarFile", "rlnModelStarFile2"], models, strict=False))
@@ -236,8 +290,6 @@ def _optimiser(root: Path, optimiser: OptimiserFile) -> dict[str, Any]:
         "rlnAdaptiveOversampleOrder": optimiser.oversampling,
         "rlnAdaptiveOversampleFraction": optimiser.adaptive_fraction,
         "rlnRandomSeed": optimiser.seed,
-        "rlnDoCorrectNorm": 1,
-        "rlnDoCorrectScale": 0,
-        "rlnDoCorrectCtf": 1,
+        **_OPTIMISER_DEFAULTS,
         **optimiser.more,
     }

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vitreous.core.so3 import angular_step
 from vitreous.data.dataset import Dataset
 from vitreous.data.volume import Volume
@@ -21,15 +19,11 @@ from vitreous.io.refinement_files import (
     write_model,
 )
 from vitreous.job import Context
+from vitreous.jobs._model_file import model_file, resolution_of_shell
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, HalfModel
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.gold_standard import signal_to_noise
 from vitreous.methods.refinement.particles import ParticleSet
-
-
-def resolution_of(state: AutoRefineState, particles: ParticleSet) -> float:
-    """Where the gold-standard FSC falls below 0.143, in A."""
-    return particles.box * particles.pixel_size / max(1, state.shell)
 
 
 def _rows(state: AutoRefineState, dataset: Dataset, pixel_size: float) -> Dataset:
@@ -116,7 +110,7 @@ def _progress(state: AutoRefineState, pixel_size: float) -> dict[str, Any]:
 def _model(
     state: AutoRefineState, half: HalfModel, particles: ParticleSet, options: AutoRefineOptions, reference: str
 ) -> ModelFile:
-    resolution = resolution_of(state, particles)
+    resolution = resolution_of_shell(particles, state.shell)
     one = ClassModel(
         reference=reference,
         distribution=1.0,
@@ -128,19 +122,14 @@ def _model(
         accuracy_rotations=state.rotation_accuracy,
         accuracy_translations=state.offset_accuracy * particles.pixel_size,
     )
-    return ModelFile(
-        ndim=3,
-        box=particles.box,
-        pixel_size=particles.pixel_size,
-        max_shell=state.max_shell,
-        resolution=resolution,
-        tau2_fudge=options.tau2_fudge,
-        sigma_offset=half.sigma_offset * particles.pixel_size,
-        norm=float(state.poses.norm.mean()),
+    return model_file(
+        particles,
+        state.poses,
+        [one],
+        half.noise,
+        shells=(state.shell, state.max_shell),
+        sigma_offset=half.sigma_offset,
         log_likelihood=state.log_likelihood,
-        max_probability=state.average_max_probability,
-        classes=[one],
-        noise=half.noise.sigma2.numpy(),
-        group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
+        tau2_fudge=options.tau2_fudge,
         padding=options.padding,
     )

@@ -21,6 +21,7 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._model_file import last_known_shell, model_file, resolution_of_shell
 from vitreous.jobs._particles import mask_diameter, read_particles
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
 from vitreous.methods.refinement.dataset import with_poses
@@ -102,7 +103,7 @@ class Class2D(Job):
             log.info(
                 "iteration %d: %.1f A, mean largest probability %.3f, mean significant samples %.0f",
                 state.iteration,
-                _resolution(state.shell, particles),
+                resolution_of_shell(particles, state.shell),
                 state.average_max_probability,
                 float(state.poses.n_significant.mean()),
             )
@@ -145,10 +146,6 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
     )
 
 
-def _resolution(shell: int, particles: ParticleSet) -> float:
-    return particles.box * particles.pixel_size / max(1, shell)
-
-
 def _write(
     state: Classification, dataset: Dataset, particles: ParticleSet, options: Options2D, context: Context
 ) -> None:
@@ -174,33 +171,28 @@ def _write(
 def _model(state: Classification, particles: ParticleSet, options: Options2D, stack: str) -> ModelFile:
     classes = []
     for k in range(len(state.distribution)):
-        below = np.flatnonzero(state.data_vs_prior[k, 1:].numpy() < 1.0)
-        shell = int(below[0]) if len(below) else particles.box // 2
+        shell = last_known_shell(state.data_vs_prior[k].numpy())
         classes.append(
             ClassModel(
                 reference=f"{k + 1:06d}@{stack}",
                 distribution=float(state.distribution[k]),
-                resolution=_resolution(shell, particles) if shell else 999.0,
+                resolution=resolution_of_shell(particles, shell) if shell else 999.0,
                 ssnr=state.data_vs_prior[k].numpy(),
                 sigma2=state.sigma2[k].numpy(),
                 tau2=state.tau2[k].numpy(),
             )
         )
-    return ModelFile(
-        ndim=2,
-        box=particles.box,
-        pixel_size=particles.pixel_size,
-        max_shell=state.max_shell,
-        resolution=_resolution(state.shell, particles),
-        tau2_fudge=options.tau2_fudge,
-        sigma_offset=state.sigma_offset * particles.pixel_size,
-        norm=float(state.poses.norm.mean()),
+    return model_file(
+        particles,
+        state.poses,
+        classes,
+        state.noise,
+        shells=(state.shell, state.max_shell),
+        sigma_offset=state.sigma_offset,
         log_likelihood=state.log_likelihood,
-        max_probability=state.average_max_probability,
-        classes=classes,
-        noise=state.noise.sigma2.numpy(),
-        group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
+        tau2_fudge=options.tau2_fudge,
         padding=options.padding,
+        ndim=2,
     )
 
 
@@ -243,7 +235,7 @@ def _outputs(state: Classification, particles: ParticleSet, context: Context) ->
     root = iteration_root(context.directory, state.iteration)
     share = state.distribution.clamp(min=1e-12)
     used = float(torch.exp(-(share * torch.log(share)).sum()))
-    resolution = _resolution(state.shell, particles)
+    resolution = resolution_of_shell(particles, state.shell)
     return Outputs(
         nodes={
             context.relative(Path(f"{root}_data.star")): "ParticleGroupMetadata.star.relion.class2d",

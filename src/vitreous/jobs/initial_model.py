@@ -19,13 +19,13 @@ from vitreous.data.volume import Volume
 from vitreous.io.mrc import read_map, write_map
 from vitreous.io.refinement_files import (
     ClassModel,
-    ModelFile,
     OptimiserFile,
     SamplingFile,
     iteration_root,
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._model_file import model_file
 from vitreous.jobs._particles import mask_diameter, read_particles
 from vitreous.methods.refinement.align_symmetry import align_to_axes, symmetrise_density
 from vitreous.methods.refinement.dataset import poses_of, with_poses
@@ -184,21 +184,15 @@ def _write(
         path = Path(f"{root}_class{k + 1:03d}.mrc")
         write_map(path, Volume(density, particles.pixel_size))
         classes.append(_class_model(state, k, particles, context.relative(path)))
-    resolution = particles.box * particles.pixel_size / state.max_shell
-    model = ModelFile(
-        ndim=3,
-        box=particles.box,
-        pixel_size=particles.pixel_size,
-        max_shell=state.max_shell,
-        resolution=resolution,
-        tau2_fudge=options.tau2_fudge,
-        sigma_offset=state.sigma_offset * particles.pixel_size,
-        norm=float(state.poses.norm.mean()),
+    model = model_file(
+        particles,
+        state.poses,
+        classes,
+        state.noise,
+        shells=(state.max_shell, state.max_shell),
+        sigma_offset=state.sigma_offset,
         log_likelihood=state.log_likelihood,
-        max_probability=float(state.poses.max_probability.mean()),
-        classes=classes,
-        noise=state.noise.sigma2.numpy(),
-        group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
+        tau2_fudge=options.tau2_fudge,
         padding=options.padding,
     )
     optimiser = OptimiserFile(

@@ -18,8 +18,9 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._model_file import resolution_of_shell
 from vitreous.jobs._particles import read_particles
-from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
+from vitreous.jobs._refine3d_files import write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.auto_refine import auto_refine
 from vitreous.methods.refinement.auto_refine_state import (
@@ -199,7 +200,7 @@ def _log(state: AutoRefineState, particles: ParticleSet) -> None:
         "iteration %d: %.2f A, grid %.2f deg, poses moved %.2f deg and %.2f A, accuracy %.2f deg and %.2f A, "
         "mean largest probability %.3f",
         state.iteration,
-        resolution_of(state, particles),
+        resolution_of_shell(particles, state.shell),
         angular_step(state.schedule.order),
         state.rotation_change,
         state.offset_change * particles.pixel_size,
@@ -213,7 +214,7 @@ def _outputs(state: AutoRefineState, particles: ParticleSet, context: Context) -
     def name(file: str) -> str:
         return context.relative(context.directory / file)
 
-    resolution = resolution_of(state, particles)
+    resolution = resolution_of_shell(particles, state.shell)
     accuracy = (state.rotation_accuracy, state.offset_accuracy * particles.pixel_size)
     return Outputs(
         nodes={

@@ -136,6 +136,13 @@ def _by_class(
             what = "has no optimiser and model file beside it, so there are no class averages to judge"
             raise InputError(path, what, "Give --classes, or the run_itNNN_data.star of a classification.")
         return np.isin(numbers, params.classes), f"classes {_ranges(params.classes)}"
+    n_maps = _n_3d_classes(optimiser)
+    if n_maps:
+        if not params.classes:
+            raise InputError(_model_of(optimiser), "is a model of 3D classes", "Give --classes to choose among them.")
+        _check_classes(params, n_maps)
+        metrics |= {"n_classes": n_maps, "n_classes_kept": len(set(params.classes))}
+        return np.isin(numbers, params.classes), f"3D classes {_ranges(params.classes)} of {n_maps}"
     classes = _read_classes(path, optimiser, numbers, params, context)
     verdicts = _verdicts(classes, params, path)
     kept = np.array([verdict.kept for verdict in verdicts])
@@ -150,15 +157,33 @@ def _by_class(
     return inside & np.isin(numbers, chosen), f"{kept.sum()} of {len(kept)} classes: {_ranges(chosen.tolist())}"
 
 
+def _model_of(optimiser: Path) -> Path:
+    return optimiser.with_name(optimiser.name.replace("_optimiser.star", "_model.star"))
+
+
+def _n_3d_classes(optimiser: Path) -> int:
+    """How many maps the classification has; 0 for one in 2D and for a refinement of two halves."""
+    model = _model_of(optimiser)
+    if not model.is_file():
+        return 0
+    facts = read_table(model, "model_general").row(0)
+    is_3d = int(facts.get("rlnReferenceDimensionality", 2)) == 3
+    return read_table(model, "model_classes").n_rows if is_3d else 0
+
+
+def _check_classes(params: SelectParameters, n_classes: int) -> None:
+    wrong = [number for number in params.classes if not 1 <= number <= n_classes]
+    if wrong:
+        raise InputError("--classes", f"{wrong[0]} is not among classes 1 to {n_classes}", "Look at the classes.")
+
+
 def _read_classes(
     path: Path, optimiser: Path, numbers: NDArray[np.int64], params: SelectParameters, context: Context
 ) -> _Classes:
     general = read_table(optimiser, "optimiser_general").row(0)
-    model = optimiser.with_name(optimiser.name.replace("_optimiser.star", "_model.star"))
+    model = _model_of(optimiser)
     table = read_table(model, "model_classes")
     facts = read_table(model, "model_general").row(0)
-    if int(facts.get("rlnReferenceDimensionality", 2)) != 2:
-        raise InputError(model, "is a model of 3D classes", "Give --classes to choose among 3D classes.")
     names = [str(name) for name in table["reference_image"]]
     stack = path.with_name(Path(names[0].partition("@")[2] or names[0]).name)
     averages, header = read_array(stack)
@@ -188,9 +213,7 @@ def _verdicts(classes: _Classes, params: SelectParameters, path: Path) -> list[V
         verdicts = [Verdict(False, 0.0, {}, "") for _ in classes.names]
     if not params.classes:
         return verdicts
-    wrong = [number for number in params.classes if not 1 <= number <= len(verdicts)]
-    if wrong:
-        raise InputError("--classes", f"{wrong[0]} is not among classes 1 to {len(verdicts)}", "Look at the classes.")
+    _check_classes(params, len(verdicts))
     chosen = set(params.classes)
     return [
         Verdict(number in chosen, one.score, one.points, "chosen by hand" if number in chosen else "not on the list")

@@ -43,3 +43,31 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
                 left = f", {(count - done) / rate:.0f} s left" if count else ""
                 log.info("%s: %d%s done%s", what, done, f" of {count}" if count else "", left)
     log.info("%s: finished in %.1f s", what, time.monotonic() - start)
+
+
+class Pace:
+    """How long what is left will take, from what was done so far.
+
+    steps: how many there are in all. The first one compiles and reads; where later ones are known, they alone count.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+        self._marks = [time.monotonic()]
+
+    def step(self) -> str:
+        """One more is done: the time left in words."""
+        self._marks.append(time.monotonic())
+        self._left -= 1
+        if self._left <= 0:
+            return "done"
+        first = 1 if len(self._marks) > 2 else 0
+        each = (self._marks[-1] - self._marks[first]) / (len(self._marks) - 1 - first)
+        return f"about {in_words(each * self._left)} left"
+
+
+def in_words(seconds: float) -> str:
+    """12 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -62,3 +62,16 @@ def plot_fsc(axes: Axes, frequency: np.ndarray, curves: dict[str, np.ndarray], r
     axes.set_ylabel("Fourier shell correlation")
     resolution_axis(axes, 1.0 / float(frequency[-1]))
     axes.legend(frameon=False, fontsize=8)
+
+
+def show_views(axes: Axes, rot: Float[np.ndarray, "n"], tilt: Float[np.ndarray, "n"]) -> None:
+    """Directions of view (degrees) on Mollweide axes: counts in cells of equal area, darker where there are more."""
+    longitude = np.deg2rad((rot + 180.0) % 360.0 - 180.0)
+    latitude = np.deg2rad(90.0 - tilt)
+    edges_x = np.linspace(-np.pi, np.pi, 49)
+    edges_y = np.arcsin(np.linspace(-1, 1, 25))  # even steps in the sine of latitude
+    counts, _, _ = np.histogram2d(longitude, latitude, bins=(edges_x, edges_y))
+    shown = np.ma.masked_equal(counts.T, 0)
+    axes.pcolormesh(edges_x, edges_y, shown, cmap="Blues", vmin=0, vmax=max(1.0, np.percentile(counts, 99.5)))
+    axes.grid(color="#c8ccd2", linewidth=0.4)
+    axes.tick_params(labelsize=6)

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.core.fourier import lowpass, to_fourier, to_real
 from vitreous.core.fsc import resolution_shell
 from vitreous.core.symmetry import symmetric_distance
 from vitreous.kernels.backproject import VolumeAccumulator
@@ -40,11 +39,13 @@ from vitreous.methods.refinement.auto_sampling import (
     perturbations,
 )
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
-from vitreous.methods.refinement.gold_standard import combine, compare_halves, flatten_solvent
+from vitreous.methods.refinement.gold_standard import combine, compare_halves
+from vitreous.methods.refinement.initial_reference import lowpassed
 from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.references import Maps
 from vitreous.methods.refinement.sampling import Sampling
+from vitreous.methods.refinement.solvent import flatten_solvent
 from vitreous.methods.refinement.statistics import initial_noise, new_noise, new_sigma_offset, signal_power
 
 _SURE = 0.1  # mean largest posterior weight from which the resolution may grow in leaps
@@ -80,9 +81,8 @@ def start(
     """The state before the first iteration: both halves with the same low-passed reference."""
     box, pixel_size = particles.box, particles.pixel_size
     shell = max(1, round(box * pixel_size / options.ini_high))
-    low = lowpass((box,) * 3, pixel_size, options.ini_high).to(torch.float32)
-    density = to_real(to_fourier(reference.to(torch.float32), 3) * low, (box,) * 3, 3)
-    density = flatten_solvent(density, pixel_size, options)
+    density = lowpassed(reference, pixel_size, options.ini_high)
+    density = flatten_solvent(density, pixel_size, options.diameter, options.mask)
     generator = _generator(options.seed, 0)
     noise = initial_noise(particles, poses, _mask_radius(particles, options), generator, device=options.device)
     schedule = first_schedule(options, shell)

@@ -21,20 +21,18 @@ from vitreous.core.so3 import (
     OrientationGrid,
     angular_step,
     n_in_plane,
-    neighbourhoods,
     orientation_grid,
     random_perturbation,
 )
-from vitreous.core.symmetry import reduce_to_asymmetric_unit
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, Schedule
 from vitreous.methods.refinement.expectation import Candidates
+from vitreous.methods.refinement.local_search import local_searches
 from vitreous.methods.refinement.sampling import Sampling, shift_grid
 
 # A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
 _ACCURACY_SHARE = 0.75
 _PATIENCE = 1
 _LEAST_IMPROVEMENT = 0.9
-_LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time
 
 
 def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
@@ -123,42 +121,17 @@ def local_samplings(
 ) -> Iterator[tuple[NDArray[np.int64], Sampling, Candidates]]:
     """For chunks of the particles `indices` the orientations near their last ones, and each one's own list.
 
-    rotations: of all particles. Particles that look alike stand together, so that they share projections. The
-    prior's standard deviation is the coarse step (twice the fine one), cut at three.
+    rotations: of all particles. The prior's standard deviation is the coarse step (twice the fine one).
     """
-    sigma = angular_step(schedule.order)
-    poses = reduce_to_asymmetric_unit(torch.from_numpy(rotations[indices]), options.symmetry)
-    order = _by_direction(poses)
-    n_all = len(rotations)
-    for first in range(0, len(indices), _LOCAL_CHUNK):
-        chosen = order[first : first + _LOCAL_CHUNK]
-        near = neighbourhoods(schedule.order, poses[torch.from_numpy(chosen)], sigma, perturbation)
-        numbers, rows = np.unique(near.orientations.numpy(), return_inverse=True)
-        grid = OrientationGrid(schedule.order, torch.from_numpy(numbers), perturbation)
-        counts = np.zeros(n_all, dtype=np.int64)
-        particles = indices[chosen]
-        counts[particles] = np.diff(near.starts.numpy())
-        starts, where = _in_particle_order(particles, near.starts.numpy(), counts)
-        candidates = Candidates(starts, rows[where].astype(np.int64), near.log_prior.numpy()[where].astype(np.float32))
-        yield particles, _sampling(grid, schedule, options, offset_perturbation), candidates
-
-
-def _by_direction(poses: Tensor) -> NDArray[np.int64]:
-    """Order of particles along a coarse raster of directions, then of in-plane angles."""
-    tilt = torch.floor(torch.acos(poses[:, 2, 2].clamp(-1, 1)) * 8)
-    rot = torch.floor(torch.atan2(poses[:, 2, 1], poses[:, 2, 0]) * 8)
-    psi = torch.atan2(poses[:, 1, 2], -poses[:, 0, 2])
-    return np.lexsort((psi.numpy(), rot.numpy(), tilt.numpy()))
-
-
-def _in_particle_order(
-    particles: NDArray[np.int64], starts: NDArray[np.int64], counts: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lists laid end to end in the order of `particles` brought into the order of all particles: starts, positions."""
-    ascending = np.argsort(particles, kind="stable")
-    lengths = counts[particles[ascending]]
-    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.concatenate([[0], np.cumsum(counts)]), np.repeat(starts[:-1][ascending], lengths) + within
+    yield from local_searches(
+        schedule.order,
+        angular_step(schedule.order),
+        options.symmetry,
+        indices,
+        rotations,
+        perturbation,
+        lambda grid: _sampling(grid, schedule, options, offset_perturbation),
+    )
 
 
 def _sampling(

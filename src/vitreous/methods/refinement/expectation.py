@@ -35,12 +35,14 @@ class Settings:
     """How far and how finely to compare.
 
     max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
-    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). memory: bytes for one batch.
+    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). strict_shell: highest shell compared, where
+    more is summed (RELION's strict_highres_exp; 0: max_shell). memory: bytes for one batch.
     """
 
     max_shell: int
     mask_radius: float
     coarse_shell: int = 0
+    strict_shell: int = 0
     adaptive_fraction: float = 0.999
     max_significant: int = 2**62
     oversample_below: int = 1000
@@ -129,8 +131,9 @@ class Expectation:
         self.prior = prior
         self.settings = settings
         self.coefficients = Coefficients.within(particles.box, settings.max_shell)
+        self._n_compared = self.coefficients.count(settings.strict_shell or settings.max_shell)
         coarse = settings.coarse_shell or settings.max_shell
-        self._n_coarse = self.coefficients.count(coarse)
+        self._n_coarse = min(self._n_compared, self.coefficients.count(coarse))
         coarse_phases = self.coefficients.shift_phases(sampling.shifts).to(settings.device)
         fine_phases = self.coefficients.shift_phases(sampling.fine_shifts).to(settings.device)
         self.coarse = Level(sampling.rotations, sampling.shifts, coarse_phases, 1, 1)
@@ -262,7 +265,8 @@ class Expectation:
         a, b = level.orientation_children, level.shift_children
         references, rows, compact = self._references_at(level, samples.rows)
         local = Samples(samples.images, compact, samples.starts, samples.shifts, a, b)
-        logits = compare_sparse(images.masked, references, level.phases, local).cpu().numpy()
+        m = self._n_compared
+        logits = compare_sparse(images.masked.first(m), references[:, :m], level.phases[:, :m], local).cpu().numpy()
         pairs = samples.entry_pairs()
         entry_images = samples.images[pairs]
         shift_prior = self._shift_prior(indices, images.centres, level.shifts).numpy()
@@ -277,7 +281,7 @@ class Expectation:
             rotations=level.rotations.numpy()[best_row % n_fine],
             origins=images.centres + level.shifts.numpy()[best.shifts],
             norm=poses.norm[indices],
-            log_likelihood=best.log_evidence - _empty_deviance(images, self.coefficients),
+            log_likelihood=best.log_evidence - empty_deviance(images, self.coefficients),
             max_probability=best.weights,
             n_significant=np.bincount(entry_images, minlength=len(indices)),
         )
@@ -337,7 +341,7 @@ def _candidate_prior(candidates: Candidates, particles: NDArray[np.int64], sampl
     return candidates.log_prior[where[order[found]]]
 
 
-def _empty_deviance(images: PreparedImages, coefficients: Coefficients) -> NDArray[np.float64]:
+def empty_deviance(images: PreparedImages, coefficients: Coefficients) -> NDArray[np.float64]:
     """Minus the log-likelihood of the images under an empty reference, over the shells compared."""
     shells = slice(1, coefficients.max_shell + 1)
     sigma2 = images.sigma2[:, shells].to(torch.float64)

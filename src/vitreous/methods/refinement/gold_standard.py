@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.core.masks import soft_sphere
 from vitreous.kernels.backproject import VolumeAccumulator
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions
 from vitreous.methods.refinement.reconstruct import (
@@ -21,6 +20,7 @@ from vitreous.methods.refinement.reconstruct import (
     reconstruct,
     shell_weight,
 )
+from vitreous.methods.refinement.solvent import flatten_solvent
 
 _LEAST_FSC, _MOST_FSC = 0.001, 0.999
 
@@ -85,7 +85,7 @@ def regularised(
     sigma2 = torch.where(weight > 0, 1.0 / weight.clamp(min=1e-300), 0.0)
     tau2 = signal_to_noise(curve) * sigma2
     how = Reconstruction(options.tau2_fudge, options.gridding_iterations)
-    density = flatten_solvent(reconstruct(completed, tau2, how), pixel_size, options)
+    density = flatten_solvent(reconstruct(completed, tau2, how), pixel_size, options.diameter, options.mask)
     return HalfResult(density, tau2, sigma2)
 
 
@@ -102,14 +102,3 @@ def combine(
         weight=completed[0].weight + completed[1].weight,
     )
     return regularised(both, whole_map_fsc(curve), pixel_size, options)
-
-
-def flatten_solvent(
-    density: Float[Tensor, "box box box"], pixel_size: float, options: AutoRefineOptions
-) -> Float[Tensor, "box box box"]:
-    """The density within the mask: the user's, or a soft sphere of the particle's diameter."""
-    if options.mask is not None:
-        return density * options.mask
-    box = density.shape[-1]
-    radius = min(options.diameter / (2.0 * pixel_size), box / 2 - 5)
-    return density * soft_sphere(box, radius, ndim=3, dtype=density.dtype, device=density.device)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.core.fourier import rescale
+from vitreous.core.fourier import lowpass, rescale, to_fourier, to_real
 from vitreous.data.volume import Volume
 
 _SAME = 1e-3  # voxel sizes that differ by less than this fraction are taken to be one
@@ -33,3 +33,10 @@ def resize(density: Float[Tensor, "old old old"], box: int) -> Float[Tensor, "bo
     target = slice(max(0, -first), max(0, -first) + source.stop - source.start)
     out[target, target, target] = density[source, source, source]
     return out
+
+
+def lowpassed(density: Float[Tensor, "box box box"], pixel_size: float, resolution: float) -> Tensor:
+    """The density to a resolution (A), float32: what a first iteration may know of its reference."""
+    shape = (density.shape[-1],) * 3
+    transfer = lowpass(shape, pixel_size, resolution).to(torch.float32)
+    return to_real(to_fourier(density.to(torch.float32), 3) * transfer, shape, 3)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
-from vitreous.app.report.drawing import COLOURS, INK, central_slices, new_figure, plot_fsc, show_slice
+from vitreous.app.report.drawing import COLOURS, INK, central_slices, new_figure, plot_fsc, show_slice, show_views
 from vitreous.app.report.figure import Figure
 from vitreous.io.mrc import read_map
 from vitreous.io.relion import read_dataset, read_table
@@ -64,9 +62,7 @@ def _views(data: Path, model: Path, is_done: bool) -> Figure:
     rows = read_dataset(data).rows
     figure = new_figure(9.6, 3.6)
     axes = figure.add_subplot(1, 2, 1, projection="mollweide")
-    longitude = np.deg2rad((rows["rot"] + 180.0) % 360.0 - 180.0)
-    latitude = np.deg2rad(90.0 - rows["tilt"])
-    _density_on_sphere(axes, longitude, latitude)
+    show_views(axes, rows["rot"], rows["tilt"])
     axes.set_title("views of the particles", fontsize=9, color=INK)
     certainty = figure.add_subplot(1, 2, 2)
     certainty.hist(rows["max_probability"], bins=40, range=(0, 1), color=COLOURS[0])
@@ -79,17 +75,6 @@ def _views(data: Path, model: Path, is_done: bool) -> Figure:
         f"Estimated accuracy of the poses: {accuracy[0]:.2f}° and {accuracy[1]:.2f} Å."
     )
     return Figure.from_matplotlib(figure, "views", "Orientations" if is_done else "Orientations so far", caption)
-
-
-def _density_on_sphere(axes: Axes, longitude: np.ndarray, latitude: np.ndarray) -> None:
-    """Counts in cells of equal area: even steps in longitude and in the sine of latitude."""
-    edges_x = np.linspace(-np.pi, np.pi, 49)
-    edges_y = np.arcsin(np.linspace(-1, 1, 25))
-    counts, _, _ = np.histogram2d(longitude, latitude, bins=(edges_x, edges_y))
-    shown = np.ma.masked_equal(counts.T, 0)
-    axes.pcolormesh(edges_x, edges_y, shown, cmap="Blues", vmin=0, vmax=max(1.0, np.percentile(counts, 99.5)))
-    axes.grid(color="#c8ccd2", linewidth=0.4)
-    axes.tick_params(labelsize=6)
 
 
 def _course(models: list[Path]) -> Figure:

@@ -1,0 +1,37 @@
+"""What a program costs: wall time, CPU time and memory of one child process and all that it started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Cost:
+    """wall_s; cpu_s (user and system, children included); peak_rss_gb of the largest single process."""
+
+    wall_s: float
+    cpu_s: float
+    peak_rss_gb: float
+
+
+def measured(command: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> Cost:
+    """Run a command to its end, its output going to `log`. Raises RuntimeError with the log's end if it fails."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with log.open("w") as out:
+        child = subprocess.Popen(
+            command, cwd=cwd, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}
+        )
+        # wait4, not wait: the usage of this child and no other, with what it has waited for itself
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.monotonic() - start
+    if child.returncode:
+        tail = log.read_text(errors="replace")[-2000:]
+        raise RuntimeError(f"{' '.join(command)} ended with {child.returncode}:\n{tail}")
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e9)
