@@ -34,6 +34,7 @@ from vitreous.methods.refinement.dataset import has_poses, poses_of
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import Pace, track
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _batch_memory(n_classes: int, box: int, padding: int, budget: int) -> int:
         wanted = (fixed + _LEAST_BATCHES) / 1e9
         what = f"{n_classes} classes of box {box} need {wanted:.1f} GB, {budget / 1e9:.1f} are there"
         raise InputError("--K", what, "Ask for fewer classes, --pad 1, or smaller images.")
-    return min(left // 2, 2 << 30)
+    return batch_memory(left)
 
 
 def _check(params: Class3DParameters, dataset: Dataset, options: Options3D, context: Context) -> None:

@@ -101,26 +101,18 @@ class BestCorrelation(Expectation):
 
     def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
         """Posteriors of weight one at one sample; log-likelihoods are those of that sample."""
-        rows = torch.cat(
-            [
-                self.references.slices(k, self.sampling.rotations, self.coefficients.coordinates[: self._n_coarse])
-                for k in range(self.references.n_classes)
-            ]
-        ).to(self.settings.device)
         for chosen in _runs(indices, self._batch_size()):
             images = self._prepare(chosen, poses)
-            yield self._refine(chosen, images, self._best_coarse(images, rows), poses)
+            yield self._refine(chosen, images, self._best_coarse(images), poses)
 
-    def _best_coarse(
-        self, images: PreparedImages, rows: Complex[Tensor, "rows m"]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _best_coarse(self, images: PreparedImages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row (class * R + rotation) and shift of the coarse grid where each image correlates best."""
         low, phases = images.masked.first(self._n_coarse), self.coarse.phases[:, : self._n_coarse]
-        fast = self.settings.low_precision
-        cross = compare_dense(_bare(low), rows, phases, low_precision=fast)  # (n, rows, shifts)
-        norm = -compare_dense(_silent(low), rows, phases[:1], low_precision=fast)
-        best = (cross / norm.clamp(min=1e-30).sqrt()).flatten(1).argmax(1).cpu().numpy()
-        return best // phases.shape[0], best % phases.shape[0]
+        rows, fast = self._all_coarse_rows(), self.settings.low_precision
+        gains = compare_dense(low, rows, phases, low_precision=fast)
+        score = gains.cross.div_(gains.norms.clamp(min=1e-30).sqrt()[:, None])
+        best = score.flatten(1).argmax(1).cpu().numpy()  # over (shifts, rows)
+        return best % score.shape[2], best // score.shape[2]
 
     def _refine(
         self,
