@@ -70,9 +70,10 @@ def masked_resolution(directory: Path, half1: Path, mask: Path, name: str, pixel
         "--mask",
         os.path.relpath(mask, directory),
     ]
-    command += ["--o", name, "--angpix", f"{pixel_size}", "--force_mask"]
+    (directory / name).mkdir(exist_ok=True)  # without a folder of its own it fails at its logfile.pdf
+    command += ["--o", f"{name}/postprocess", "--angpix", f"{pixel_size}", "--force_mask"]
     subprocess.run(command, cwd=directory, check=True, capture_output=True)
-    return float(read_table(directory / f"{name}.star", "general")["final_resolution"][0])
+    return float(read_table(directory / name / "postprocess.star", "general")["final_resolution"][0])
 
 
 def main() -> None:
