@@ -12,23 +12,16 @@ from vitreous.data.dataset import Dataset
 from vitreous.data.volume import Volume
 from vitreous.io.mrc import write_map
 from vitreous.io.refinement_files import (
-    ClassModel,
     OptimiserFile,
     SamplingFile,
     iteration_root,
     write_iteration,
 )
 from vitreous.job import Context
-from vitreous.jobs._model_file import last_known_shell, model_file, resolution_of_shell
+from vitreous.jobs._model_file import class_model, model_file
 from vitreous.methods.refinement.classify_3d_state import Classification3D, Options3D
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet
-
-
-def class_resolutions(state: Classification3D, particles: ParticleSet) -> list[float]:
-    """Where each class's signal-to-noise ratio falls below one, in A; 999 for a class that holds nothing."""
-    shells = [last_known_shell(curve.numpy()) for curve in state.data_vs_prior]
-    return [resolution_of_shell(particles, shell) if shell else 999.0 for shell in shells]
 
 
 def write_state(
@@ -37,19 +30,12 @@ def write_state(
     """run_itNNN_class001.mrc and so on; the optimiser last, which says that the iteration is whole."""
     root = iteration_root(context.directory, state.iteration)
     classes = []
-    for k, resolution in enumerate(class_resolutions(state, particles)):
+    for k, share in enumerate(state.distribution):
         path = Path(f"{root}_class{k + 1:03d}.mrc")
         write_map(path, Volume(state.densities[k], particles.pixel_size))
-        one = ClassModel(
-            reference=context.relative(path),
-            distribution=float(state.distribution[k]),
-            resolution=resolution,
-            ssnr=state.data_vs_prior[k].numpy(),
-            sigma2=state.sigma2[k].numpy(),
-            tau2=state.tau2[k].numpy(),
-            directions=_direction_shares(state, k),
-        )
-        classes.append(one)
+        curves = (state.data_vs_prior[k], state.sigma2[k], state.tau2[k])
+        views = _direction_shares(state, k)
+        classes.append(class_model(particles, context.relative(path), share, curves, views))
     model = model_file(
         particles,
         state.poses,

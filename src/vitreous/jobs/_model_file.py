@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from vitreous.core.fsc import shell_resolution
 from vitreous.io.refinement_files import ClassModel, ModelFile
@@ -43,12 +45,26 @@ def model_file(
     )
 
 
+def class_model(
+    particles: ParticleSet,
+    reference: str,
+    share: Tensor,
+    curves: tuple[Tensor, Tensor, Tensor],
+    directions: NDArray[np.float64] | None = None,
+) -> ClassModel:
+    """A class that is judged by its own signal-to-noise ratio. curves: data_vs_prior, sigma2, tau2 by shell."""
+    data_vs_prior, sigma2, tau2 = (curve.numpy() for curve in curves)
+    resolution = ssnr_resolution(particles, data_vs_prior)
+    return ClassModel(reference, float(share), resolution, data_vs_prior, sigma2, tau2, directions=directions)
+
+
+def ssnr_resolution(particles: ParticleSet, data_vs_prior: NDArray[np.float64]) -> float:
+    """Resolution in A of the last shell before the signal-to-noise ratio falls below one; 999 if it is the first."""
+    below = np.flatnonzero(data_vs_prior[1:] < 1.0)
+    shell = int(below[0]) if len(below) else len(data_vs_prior) - 1
+    return resolution_of_shell(particles, shell) if shell else 999.0
+
+
 def resolution_of_shell(particles: ParticleSet, shell: int) -> float:
     """Resolution in A of a shell of the particles' box; that of the first one for none."""
     return shell_resolution(max(1, shell), particles.box, particles.pixel_size)
-
-
-def last_known_shell(data_vs_prior: np.ndarray) -> int:
-    """The last shell before a class's signal-to-noise ratio falls below one (0: not even the first)."""
-    below = np.flatnonzero(data_vs_prior[1:] < 1.0)
-    return int(below[0]) if len(below) else len(data_vs_prior) - 1

@@ -13,7 +13,6 @@ from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.io.mrc import write_image
 from vitreous.io.refinement_files import (
-    ClassModel,
     ModelFile,
     OptimiserFile,
     SamplingFile,
@@ -21,7 +20,7 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._model_file import last_known_shell, model_file, resolution_of_shell
+from vitreous.jobs._model_file import class_model, model_file, resolution_of_shell
 from vitreous.jobs._particles import mask_diameter, read_particles
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
 from vitreous.methods.refinement.dataset import with_poses
@@ -169,19 +168,10 @@ def _write(
 
 
 def _model(state: Classification, particles: ParticleSet, options: Options2D, stack: str) -> ModelFile:
-    classes = []
-    for k in range(len(state.distribution)):
-        shell = last_known_shell(state.data_vs_prior[k].numpy())
-        classes.append(
-            ClassModel(
-                reference=f"{k + 1:06d}@{stack}",
-                distribution=float(state.distribution[k]),
-                resolution=resolution_of_shell(particles, shell) if shell else 999.0,
-                ssnr=state.data_vs_prior[k].numpy(),
-                sigma2=state.sigma2[k].numpy(),
-                tau2=state.tau2[k].numpy(),
-            )
-        )
+    classes = [
+        class_model(particles, f"{k + 1:06d}@{stack}", share, (state.data_vs_prior[k], state.sigma2[k], state.tau2[k]))
+        for k, share in enumerate(state.distribution)
+    ]
     return model_file(
         particles,
         state.poses,

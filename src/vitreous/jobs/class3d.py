@@ -20,8 +20,8 @@ from vitreous.io.mrc import read_map
 from vitreous.io.refinement_files import iteration_root
 from vitreous.io.relion import read_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._class3d_files import class_resolutions, write_state
-from vitreous.jobs._model_file import resolution_of_shell
+from vitreous.jobs._class3d_files import write_state
+from vitreous.jobs._model_file import resolution_of_shell, ssnr_resolution
 from vitreous.jobs._particles import mask_diameter, read_particles
 from vitreous.methods.refinement.classify_3d import classify_3d
 from vitreous.methods.refinement.classify_3d_state import (
@@ -249,7 +249,7 @@ def _outputs(state: Classification3D, particles: ParticleSet, context: Context) 
     maps = [Path(f"{root}_class{k + 1:03d}.mrc") for k in range(len(state.distribution))]
     share = state.distribution.clamp(min=1e-12)
     used = float(torch.exp(-(share * torch.log(share)).sum()))
-    best = min(class_resolutions(state, particles))
+    best = min(ssnr_resolution(particles, curve.numpy()) for curve in state.data_vs_prior)
     counts = np.bincount(state.poses.classes, minlength=len(maps))
     return Outputs(
         nodes={
