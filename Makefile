@@ -18,7 +18,7 @@ export VITREOUS_DATA ?= $(abspath ../shared/data)
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-slow bench lint format docs clean
+.PHONY: help install demo demo-real test test-slow bench bench-refinement lint format docs clean
 
 help:
 	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
@@ -47,8 +47,10 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(PYTEST) $(PYTEST_ARGS)
 
-bench: $(STAMP)
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: bench-refinement
+
+bench-refinement: $(STAMP)
+	$(BIN)/python -m benchmarks.versus_relion
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -15,7 +15,7 @@ _CHUNK = 1 << 24  # elements of a temporary
 
 
 @contextmanager
-def _products_in(low_precision: bool, device: torch.device) -> Iterator[None]:
+def products_in(low_precision: bool, device: torch.device) -> Iterator[None]:
     """Let float32 products round their inputs (bfloat16 on CPU, tf32 on CUDA), for this block alone."""
     if not low_precision:
         yield
@@ -43,7 +43,7 @@ def dense(images: WhitenedImages, rows: DenseRows, phases: Tensor, *, low_precis
     norms = images.half_power @ rows.power.T  # always full precision
     cross = torch.empty(n, n_shifts, n_rows, dtype=torch.float32, device=images.data.device)
     step = max(1, _CHUNK // max(1, n_shifts * m))
-    with _products_in(low_precision, images.data.device):
+    with products_in(low_precision, images.data.device):
         for start in range(0, n, step):
             shifted = as_parts(images.data[start : start + step, None] * phases).flatten(0, 1)
             torch.mm(shifted, rows.parts.T, out=cross[start : start + step].view(-1, n_rows))
