@@ -75,6 +75,11 @@ class Context:
     resume: bool = False
     ranks: Ranks | None = None  # None: one process
 
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the job's files: the first rank does, for all of them."""
+        return self.ranks is None or self.ranks.is_first
+
     def generator(self) -> torch.Generator:
         """A fresh CPU generator seeded with the job's seed."""
         import torch
@@ -127,6 +132,7 @@ class Job(ABC):
     relion_type: ClassVar[str]  # RELION's job type label: "relion.refine3d"
     help: ClassVar[str]  # one line
     Parameters: ClassVar[type[JobParameters]]
+    shared: ClassVar[bool] = False  # several ranks can work on it together (--ranks, torchrun, srun)
 
     @abstractmethod
     def run(self, params: Any, context: Context) -> Outputs:

@@ -31,6 +31,8 @@ def job_page(job: type[Job]) -> str:
             lines += [f"## {heading}", "", "| option | type | default | unit | what |", "|---|---|---|---|---|"]
             lines += [_row(name, info) for name, info in fields.items()]
             lines.append("")
+    if job.shared:
+        lines += ["Several processes can share the work: `--ranks N` on one machine, torchrun or srun on several.", ""]
     lines += [f"Every job also takes {_SHARED}, `--o`, `--project`, `--continue` and `--dump-yaml`.", ""]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from vitreous.app.options import ParameterOption, describe, make_parameters, rea
 from vitreous.core.errors import InputError
 from vitreous.job import Entry, Job, JobParameters, find
 
+_RANKS_HELP = "processes on this machine that share the work (torchrun or srun start them on several)"
 _BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
 
 
@@ -58,15 +60,29 @@ def make_command(entry: Entry) -> click.Command:
         ),
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
+    if job.shared:
+        own.append(click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP))
 
-    def run(output: str | None, root: str | None, resume: str | None, dump_yaml: bool, **texts: Any) -> None:
+    def run(
+        output: str | None, root: str | None, resume: str | None, dump_yaml: bool, ranks: int = 1, **texts: Any
+    ) -> None:
         given = read_values(own, texts)
+        if ranks > 1 and not dump_yaml:
+            _share_out(ranks)
         if dump_yaml:
             click.echo(dump(job, given))
             return
         execute(job, given, output=output, root=root, resume=resume)
 
     return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
+
+
+def _share_out(ranks: int) -> None:
+    """Start this command line as so many ranks and leave with their exit code; nothing in one of those ranks."""
+    from vitreous.runtime.launch import is_rank, run_ranks
+
+    if not is_rank():
+        raise click.exceptions.Exit(run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], ranks))
 
 
 def dump(job: type[Job], given: dict[str, Any]) -> str:
@@ -92,6 +108,7 @@ def execute(
     from vitreous.app.report.job_page import write_job_page
     from vitreous.pipeline.project import Project, read_record
     from vitreous.pipeline.runner import run_job
+    from vitreous.runtime.launch import is_first
 
     project = Project(root or _project_of(output))
     directory = _directory(project, job, output, resume)
@@ -110,7 +127,8 @@ def execute(
         resume=resume is not None,
         on_success=lambda done: write_job_page(done.directory, project.root),
     )
-    click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")
+    if is_first():
+        click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")
 
 
 def _project_of(output: str | None) -> str:

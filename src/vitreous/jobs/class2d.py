@@ -29,6 +29,7 @@ from vitreous.methods.refinement.preprocess import NoiseModel
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
+from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Class2D(Job):
     relion_type: ClassVar[str] = "relion.class2d.em"
     help: ClassVar[str] = "classify particles in 2D"
     Parameters: ClassVar[type[JobParameters]] = Class2DParameters
+    shared: ClassVar[bool] = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_{data,model,optimiser,sampling}.star and _classes.mrcs after every iteration."""
@@ -97,8 +99,9 @@ class Class2D(Job):
         state = resume
         left = options.iterations - (resume.iteration if resume else 0)
         for state in track(classify_2d(particles, Poses.unknown(len(particles)), options, resume), "2D classes", left):
-            _write(state, dataset, particles, options, context)
-            _save(checkpoint, state)
+            if context.writes:
+                _write(state, dataset, particles, options, context)
+                _save(checkpoint, state)
             log.info(
                 "iteration %d: %.1f A, mean largest probability %.3f, mean significant samples %.0f",
                 state.iteration,
@@ -142,6 +145,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
+        ranks=context.ranks or ALONE,
     )
 
 

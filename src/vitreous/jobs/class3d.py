@@ -36,6 +36,7 @@ from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import Pace, track
+from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
 _MAP_BYTES = 5  # float32 maps of a box held for each class: references, tau2 on the way, the new map
@@ -111,6 +112,7 @@ class Class3D(Job):
     relion_type: ClassVar[str] = "relion.class3d"
     help: ClassVar[str] = "classify particles in 3D"
     Parameters: ClassVar[type[JobParameters]] = Class3DParameters
+    shared: ClassVar[bool] = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_{data,model,optimiser,sampling}.star and a map a class after every iteration."""
@@ -126,8 +128,9 @@ class Class3D(Job):
         left = max(0, options.iterations - (resume.iteration if resume else 0))
         pace = Pace(left)
         for state in track(classify_3d(particles, poses, references, options, resume), "3D classes", left):
-            write_state(state, dataset, particles, options, context)
-            save_checkpoint(checkpoint, state_to_arrays(state))
+            if context.writes:
+                write_state(state, dataset, particles, options, context)
+                save_checkpoint(checkpoint, state_to_arrays(state))
             _log(state, particles, pace.step())
         assert state is not None
         return _outputs(state, particles, context)
@@ -183,6 +186,7 @@ def _options(params: Class3DParameters, context: Context, particles: ParticleSet
         memory=_batch_memory(n_classes, particles.box, params.padding, context.memory),
         seed=context.seed,
         device=context.device,
+        ranks=context.ranks or ALONE,
     )
 
 

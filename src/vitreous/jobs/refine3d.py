@@ -35,6 +35,7 @@ from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
+from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class Refine3D(Job):
     relion_type: ClassVar[str] = "relion.refine3d"
     help: ClassVar[str] = "refine a 3D map to high resolution, two halves apart"
     Parameters: ClassVar[type[JobParameters]] = Refine3DParameters
+    shared: ClassVar[bool] = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
@@ -112,11 +114,13 @@ class Refine3D(Job):
         half_sets = resume.half_sets if resume is not None else _half_sets(dataset, context.seed)
         start, state = Poses.unknown(len(particles)), resume
         for state in track(auto_refine(particles, start, half_sets, reference, options, resume), "refinement"):
-            write_state(state, dataset, particles, options, context)
-            save_checkpoint(checkpoint, state_to_arrays(state))
+            if context.writes:
+                write_state(state, dataset, particles, options, context)
+                save_checkpoint(checkpoint, state_to_arrays(state))
             _log(state, particles)
         assert state is not None
-        write_end(state, dataset, particles, options, context)
+        if context.writes:
+            write_end(state, dataset, particles, options, context)
         return _outputs(state, particles, context)
 
 
@@ -166,6 +170,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
+        ranks=context.ranks or ALONE,
         **_fsc_option(params, mask, particles.pixel_size),
     )
     if options.first_order > options.local_order:

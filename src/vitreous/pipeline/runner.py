@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from vitreous.pipeline.record import (
     write_yaml,
 )
 from vitreous.pipeline.stop import JobFailed, Stopped
+from vitreous.runtime.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 _FILE_ONLY = {"file_only": True}  # for run.log; a console has no room for it
@@ -55,13 +55,40 @@ def run_job(
     resume: go on from what lies in the directory. step: the recipe's name for it. on_success: called before the job
     is marked as done (the job's report). Raises InputError (the user's fault), Stopped (a signal) or JobFailed (ours).
     """
+    from vitreous.runtime import ranks
+    from vitreous.runtime.launch import is_rank
+
+    if not is_rank():
+        return _run_first(project, job, params, directory, resume, step, on_success, ALONE)
+    if not job.shared:
+        what = f"a {job.name} job runs in one process"
+        raise InputError("torchrun", what, "Start it without --ranks, torchrun or srun -n")
+    with ranks.joined() as mine:
+        if mine.is_first:
+            return _run_first(project, job, params, directory, resume, step, on_success, mine)
+        logging.getLogger("vitreous").setLevel(logging.WARNING)  # the first rank tells what there is to tell
+        return _run(project, job, params, mine.share(None), resume, step, mine)
+
+
+def _run_first(
+    project: Project,
+    job: type[Job],
+    params: JobParameters,
+    directory: Path | None,
+    resume: bool,
+    step: str,
+    on_success: Callable[[JobRun], object] | None,
+    mine: Ranks,
+) -> JobRun:
+    """The job in this process, which alone (or first among ranks) keeps its directory and its entry in the pipeline."""
     place = directory if directory is not None else project.new_job(job)
     with job_lock(place), job_logs(place):
+        mine.share(place)
         set_marker(place, "Running")
         reads = _files_read(project, params)
         project.mark(place, job, "Running", reads, {})
         try:
-            result = _run(project, job, params, place, resume, step)
+            result = _run(project, job, params, place, resume, step, mine)
             if on_success is not None:
                 on_success(result)
         except BaseException as error:
@@ -77,28 +104,32 @@ def run_job(
     return result
 
 
-def _run(project: Project, job: type[Job], params: JobParameters, place: Path, resume: bool, step: str) -> JobRun:
-    from vitreous.runtime import device, memory, ranks
+def _run(
+    project: Project, job: type[Job], params: JobParameters, place: Path, resume: bool, step: str, mine: Ranks
+) -> JobRun:
+    from vitreous.runtime import device, memory
+    from vitreous.runtime.launch import local_ranks
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            "torchrun", "a job runs in one process in this version", "Start it without torchrun or srun -n"
-        )
-    chosen = device.resolve(params.gpu, cpu=params.cpu)
+    sharing = local_ranks()
+    chosen = device.resolve(params.gpu, cpu=params.cpu, rank=mine.rank)
     context = Context(
         project=project.root,
         directory=place,
         device=chosen,
-        threads=device.set_threads(params.threads),
+        threads=device.set_threads(params.threads, sharing=sharing),
         seed=params.seed,
-        memory=memory.budget(params.max_memory, chosen),
+        memory=memory.budget(params.max_memory, chosen) // sharing,
         resume=resume,
-        ranks=ranks.start(chosen),
+        ranks=mine,
     )
+    if not mine.is_first:
+        return JobRun(job.name, place, job().run(params, context), 0.0, 0.0)
     write_yaml(place / RECORD, describe_run(job, params, str(chosen), step))
     write_job(place / "job.star", job.relion_type, params.model_dump(mode="json"), is_continue=resume)
     append_note(place, job, params, resume)
     log.info("%s in %s%s", job.name, place, ", going on from what is there" if resume else "")
+    if mine.size > 1:
+        log.info("%d ranks share the work", mine.size)
     log.info("versions %s, seed %d, %d threads", versions(), params.seed, context.threads, extra=_FILE_ONLY)
     log.info("parameters that differ from their defaults: %s", changed_parameters(params), extra=_FILE_ONLY)
     memory.reset_peak_rss()

@@ -77,10 +77,10 @@ def _cgroup_cpu_quota() -> int | None:
         return None
 
 
-def set_threads(threads: int) -> int:
-    """Use this many CPU threads (0: all there are) in torch and numba; returns the number."""
+def set_threads(threads: int, *, sharing: int = 1) -> int:
+    """Use this many CPU threads (0: all there are, shared out among `sharing` ranks) in torch and numba; the number."""
     cores = available_cores()
-    count = min(threads, cores) if threads else cores
+    count = min(threads, cores) if threads else max(1, cores // sharing)
     torch.set_num_threads(count)
     import numba
 

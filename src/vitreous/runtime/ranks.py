@@ -7,7 +7,8 @@ GPUs. Every rank works; there is no leader that idles.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -59,6 +60,13 @@ class Ranks:
         dist.all_gather_object(items, item, group=self.group)
         return items
 
+    def share(self, item: Any) -> Any:
+        """The first rank's (picklable) item, on every rank."""
+        items = [item]
+        if self.size > 1:
+            dist.broadcast_object_list(items, dist.get_global_rank(self.group, 0), group=self.group)
+        return items[0]
+
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
@@ -83,13 +91,23 @@ class Ranks:
         return Ranks(members[mine].index(self.rank), len(members[mine]), groups[mine])
 
 
-def start(device: torch.device | None = None, timeout_s: float = 1800.0) -> Ranks:
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the ranks of this run for a while. A rank that fails leaves without waiting for the others."""
+    yield start()
+    stop()
+
+
+def start(timeout_s: float = 1800.0) -> Ranks:
     """The ranks of this run: one process, or what torchrun's environment says."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return Ranks()
+        return ALONE
     if not dist.is_initialized():
-        backend = "nccl" if device is not None and device.type == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     return Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
 

@@ -197,8 +197,10 @@ def _half_pass(
         prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions))
         expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
         new_poses, statistics = maximise(expectation, mine, poses, sums)
-        directions = count_directions(grid, statistics.row_weights)
+        directions = options.ranks.sum_(count_directions(grid, statistics.row_weights))
         total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
+    sums.sum_(options.ranks)
+    total.sum_(options.ranks)
     if not options.norm_correction:
         new_poses = replace(new_poses, norm=poses.norm)
     renewed = replace(
@@ -231,6 +233,7 @@ def _expectation(
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,
+        ranks=options.ranks,
     )
     return Expectation(particles, references, sampling, prior, settings)
 

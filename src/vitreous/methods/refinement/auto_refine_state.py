@@ -15,6 +15,7 @@ from vitreous.core.fsc import fsc
 from vitreous.core.symmetry import order_of
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
+from vitreous.runtime.ranks import ALONE, Ranks
 
 Halves = tuple["HalfModel", "HalfModel"]
 
@@ -57,6 +58,7 @@ class AutoRefineOptions:
     memory: int = 1 << 30
     seed: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ranks: Ranks = ALONE
 
     @property
     def first_order(self) -> int:

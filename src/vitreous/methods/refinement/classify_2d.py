@@ -33,6 +33,7 @@ from vitreous.methods.refinement.statistics import (
     resolution_shell,
     signal_power,
 )
+from vitreous.runtime.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Options2D:
     memory: int = 1 << 30
     seed: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,
+        ranks=options.ranks,
     )
     believed = torch.full_like(state.distribution, 1.0 / options.n_classes)
     if not options.uniform_classes:
@@ -160,6 +163,8 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
     sums = AverageSums(options.n_classes, box, max_shell, options.padding)
     expectation = Expectation(particles, references, sampling, prior, settings)
     poses, statistics = maximise(expectation, np.arange(len(particles)), state.poses, sums)
+    sums.sum_(options.ranks)
+    statistics.sum_(options.ranks)
     if not options.norm_correction:
         poses = replace(poses, norm=state.poses.norm)
     return _renew(replace(state, poses=poses, max_shell=max_shell), sums, statistics, particles, options)

@@ -177,7 +177,9 @@ def _share_out(particles: ParticleSet, state: Classification3D, max_shell: int, 
             if grid is not None:
                 for row, c in enumerate(classes):
                     directions[c] += count_directions(grid, statistics.row_weights[row : row + 1])
-    return _Pass(poses, sums, total, directions)
+    sums.sum_(options.ranks)
+    total.sum_(options.ranks)
+    return _Pass(poses, sums, total, options.ranks.sum_(directions))
 
 
 def _lots(n: int, state: Classification3D, generator: torch.Generator) -> Iterator[tuple[list[int], NDArray[np.int64]]]:
@@ -268,6 +270,7 @@ def _settings(
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,
+        ranks=options.ranks,
     )
 
 

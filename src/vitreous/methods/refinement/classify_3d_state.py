@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
+from vitreous.runtime.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Options3D:
     memory: int = 1 << 30
     seed: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, PreparedImages, prepare
 from vitreous.methods.refinement.references import References
 from vitreous.methods.refinement.sampling import Sampling
+from vitreous.runtime.ranks import ALONE, Ranks
 
 _ROW_BLOCK = 1 << 23  # coefficients of the projections that local searches hold at a time
 
@@ -36,7 +37,7 @@ class Settings:
 
     max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
     pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). strict_shell: highest shell compared, where
-    more is summed (RELION's strict_highres_exp; 0: max_shell). memory: bytes for one batch.
+    more is summed (RELION's strict_highres_exp; 0: max_shell). memory: bytes for one batch. ranks: who shares the work.
     """
 
     max_shell: int
@@ -49,6 +50,7 @@ class Settings:
     low_precision: bool = True
     memory: int = 1 << 30
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)

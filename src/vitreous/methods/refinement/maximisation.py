@@ -6,6 +6,7 @@ Each orientation's sum goes once into its class's accumulator. The accumulators 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from vitreous.kernels.weighted_sums import WeightedSums, pair_totals, weighted_s
 from vitreous.methods.refinement.expectation import Expectation, Posterior
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.references import psi_of
+from vitreous.runtime.ranks import Ranks
 
 
 class Accumulators(Protocol):
@@ -63,6 +65,10 @@ class AverageSums:
         there = (slices[None].cpu(), weights[None].cpu(), psi_of(rotations), coordinates)
         backproject_2d(self.classes[class_index], *there)
 
+    def sum_(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks."""
+        _sum_accumulators(self.classes, ranks)
+
 
 class MapSums:
     """3D sums, one accumulator a class."""
@@ -84,6 +90,16 @@ class MapSums:
     ) -> None:
         """See Accumulators."""
         backproject(self.classes[class_index], slices, weights, rotations, coordinates)
+
+    def sum_(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks."""
+        _sum_accumulators(self.classes, ranks)
+
+
+def _sum_accumulators(classes: Sequence[ImageAccumulator | VolumeAccumulator], ranks: Ranks) -> None:
+    for one in classes:
+        ranks.sum_(one.data)
+        ranks.sum_(one.weight)
 
 
 @dataclass
@@ -128,22 +144,34 @@ class Statistics:
         self.max_probability += other.max_probability
         self.n_particles += other.n_particles
 
+    def sum_(self, ranks: Ranks) -> None:
+        """Add the sums of all ranks."""
+        for tensor in (self.residual, self.group_sizes, self.row_weights):
+            ranks.sum_(tensor)
+        single = [self.offset_power, self.log_likelihood, self.max_probability, float(self.n_particles)]
+        added = ranks.sum_(torch.tensor(single, dtype=torch.float64)).tolist()
+        self.offset_power, self.log_likelihood, self.max_probability = added[:3]
+        self.n_particles = round(added[3])
+
 
 def maximise(
     expectation: Expectation, indices: NDArray[np.int64], poses: Poses, accumulators: Accumulators
 ) -> tuple[Poses, Statistics]:
     """One pass over the particles `indices`: expectation, sums into accumulators, statistics, new poses.
 
-    poses: of all particles; returned with those of `indices` renewed.
+    poses: of all particles; returned with those of `indices` renewed. Each rank takes its share of the particles; poses
+    are every rank's, sums and statistics this one's (`sum_` adds them up when a pass is over).
     """
     e = expectation
+    ranks = e.settings.ranks
+    share = ranks.shard(len(indices))
     statistics = Statistics.empty(
         e.particles.n_groups, e.particles.box, e.references.n_classes, len(e.sampling.rotations)
     )
     mean_norm = float(poses.norm.mean())
     renewed = poses
     parts: list[tuple[NDArray[np.int64], Poses]] = []
-    for posterior in e.batches(indices, poses):
+    for posterior in e.batches(indices[share.start : share.stop], poses):
         sums = weighted_sums(
             posterior.images.masked,
             posterior.images.unmasked,
@@ -158,6 +186,7 @@ def maximise(
         # RELION's norm correction: root mean square of what the model leaves, relative to the others
         spread = np.sqrt(2.0 * residual.sum(1).cpu().numpy()) / e.particles.box**2
         parts.append((posterior.indices, replace(posterior.poses, norm=posterior.poses.norm / mean_norm * spread)))
+    parts = [part for mine in ranks.gather(parts) for part in mine]
     if parts:
         every = np.concatenate([part[0] for part in parts])
         renewed = poses.put(every, _join([part[1] for part in parts]))
