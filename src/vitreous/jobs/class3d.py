@@ -15,12 +15,13 @@ from vitreous.core.errors import InputError
 from vitreous.core.symmetry import canonical_name
 from vitreous.data.dataset import Dataset
 from vitreous.data.volume import Volume
+from vitreous.io.classification_state import data_of_optimiser, is_optimiser
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.io.refinement_files import iteration_root
 from vitreous.io.relion import read_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._class3d_files import write_state
+from vitreous.jobs._class3d_files import read_state, write_state
 from vitreous.jobs._model_file import resolution_of_shell, ssnr_resolution
 from vitreous.jobs._particles import mask_diameter, read_particles
 from vitreous.methods.refinement.classify_3d import classify_3d
@@ -46,10 +47,13 @@ _LEAST_BATCHES = 256 << 20
 class Class3DParameters(JobParameters):
     """What `class3d` takes."""
 
-    input: str = parameter(help="STAR file of particles", aliases=("i",))
-    reference: list[str] = parameter(
-        help="starting map, or one a class, or a STAR file that lists them (any box and voxel size)", aliases=("ref",)
+    input: str = parameter(
+        help="STAR file of particles, or a run_itNNN_optimiser.star (RELION's too) to go on from", aliases=("i",)
     )
+    reference: list[str] = parameter(
+        [], help="starting map, or one a class, or a STAR file that lists them (any box and voxel size)",
+        aliases=("ref",),
+    )  # fmt: skip
     n_classes: int | None = parameter(
         None, help="number of classes (default: 4 from one map, else one a map)", aliases=("K",), ge=1, le=100
     )
@@ -116,12 +120,16 @@ class Class3D(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_{data,model,optimiser,sampling}.star and a map a class after every iteration."""
-        dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+        given = context.project / params.input
+        star = data_of_optimiser(given) if is_optimiser(params.input) else params.input
+        dataset, particles = read_particles(star, context, ctf=params.ctf, diameter=params.particle_diameter)
         references = _references(params, context, particles)
         options = _options(params, context, particles, len(references))
-        _check(params, dataset, options, context)
+        _check(params, dataset, options, len(references), context)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, particles, options) if context.resume else None
+        if resume is None and is_optimiser(params.input):
+            resume = read_state(given, dataset, particles, options, context)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
         state, poses = resume, poses_of(dataset, particles.pixel_size)
@@ -138,7 +146,10 @@ class Class3D(Job):
 
 def _references(params: Class3DParameters, context: Context, particles: ParticleSet) -> Float[Tensor, "n box box box"]:
     """The starting maps in the particles' pixel size and box."""
-    names = [name for given in params.reference for name in _listed(context.project / given, given)]
+    given = params.reference or ([params.input] if is_optimiser(params.input) else [])
+    if not given:
+        raise InputError("--reference", "is needed", "Give a starting map; initial-model makes one.")
+    names = [name for one in given for name in _listed(context.project / one, one)]
     maps = [fit_reference(read_map(context.project / name), particles.box, particles.pixel_size) for name in names]
     return torch.stack(maps)
 
@@ -147,6 +158,8 @@ def _listed(path: Path, name: str) -> list[str]:
     """The map itself, or those that a STAR file lists (also a _model.star's classes)."""
     if path.suffix != ".star":
         return [name]
+    if is_optimiser(name):
+        path = path.with_name(path.name.replace("_optimiser.star", "_model.star"))
     for table in read_tables(path).values():
         if "reference_image" in table:
             return [str(one) for one in table["reference_image"]]
@@ -158,7 +171,8 @@ def _options(params: Class3DParameters, context: Context, particles: ParticleSet
     if params.mask:
         like = Volume(torch.zeros((particles.box,) * 3), particles.pixel_size)
         mask = read_matching_mask(context.project / params.mask, like).density
-    n_classes = params.n_classes or (4 if n_references == 1 else n_references)
+    from_one = n_references == 1 and not is_optimiser(params.input)
+    n_classes = params.n_classes or (4 if from_one else n_references)
     return Options3D(
         n_classes=n_classes,
         diameter=mask_diameter(params.particle_diameter, particles),
@@ -204,7 +218,7 @@ def _batch_memory(n_classes: int, box: int, padding: int, budget: int) -> int:
     return batch_memory(left)
 
 
-def _check(params: Class3DParameters, dataset: Dataset, options: Options3D, context: Context) -> None:
+def _check(params: Class3DParameters, dataset: Dataset, options: Options3D, n_maps: int, context: Context) -> None:
     """What does not go together. Raises InputError."""
     path = context.project / params.input
     if len(dataset) < 2 * options.n_classes:
@@ -216,8 +230,7 @@ def _check(params: Class3DParameters, dataset: Dataset, options: Options3D, cont
     if params.sigma_angle > 0 and params.firstiter_cc and not params.skip_align:
         what = "is for searches everywhere, not with --sigma-angle"
         raise InputError("--firstiter-cc", what, "Leave it out: grey values are fitted anyway.")
-    n_maps = len([name for given in params.reference for name in _listed(context.project / given, given)])
-    if n_maps not in (1, options.n_classes):
+    if n_maps != options.n_classes and (n_maps > 1 or is_optimiser(params.input)):
         what = f"asks for {options.n_classes} classes from {n_maps} maps"
         raise InputError("--K", what, "Give one map, or one for each class.")
 

@@ -150,10 +150,30 @@ def test_a_killed_run_ends_with_the_same_bits(folder: Path) -> None:
     assert all((folder / node).exists() for node in outputs.nodes)
 
 
+def test_any_iteration_can_be_gone_on_from(folder: Path) -> None:
+    options = ALIGNED | {"iterations": 4, "reference": ["mean.mrc"]}
+    Class3D().run(Class3DParameters(**options), _context(folder, "job009"))
+    whole = folder / "Class3D/job009"
+    onward = options | {"reference": [], "input": "Class3D/job009/run_it002_optimiser.star"}
+    Class3D().run(Class3DParameters(**onward), _context(folder, "job010"))
+    again = folder / "Class3D/job010"
+    assert not (again / "run_it002_model.star").exists()
+    for k in (1, 2):
+        a, b = (read_map(one / f"run_it004_class00{k}.mrc").density for one in (whole, again))
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(a.abs().max()))
+    rows = [read_dataset(one / "run_it004_data.star").rows for one in (whole, again)]
+    np.testing.assert_array_equal(rows[0]["class_number"], rows[1]["class_number"])
+    with pytest.raises(InputError, match="5 classes from 2 maps"):
+        Class3D().run(Class3DParameters(**(onward | {"n_classes": 5})), _context(folder, "job011"))
+    np.testing.assert_allclose(rows[0]["rot"], rows[1]["rot"], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"reference": ["none.mrc"]}, "none.mrc"),
+        ({"reference": []}, "--reference.* is needed"),
+        ({"input": "none_optimiser.star"}, "none_optimiser.star"),
         ({"reference": ["particles.star"]}, "rlnReferenceImage"),
         ({"symmetry": "Z9"}, "point group"),
         ({"ctf": True}, "defocus"),

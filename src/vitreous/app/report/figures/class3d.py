@@ -89,6 +89,7 @@ def _views(model: Path, order: Int[np.ndarray, "k"]) -> Figure:
         mine = rows["class_number"] == k + 1
         show_views(axes, rows["rot"][mine], rows["tilt"][mine])
         axes.set_xticklabels([])
+        axes.set_yticklabels([])
         axes.set_title(f"class {k + 1}: {int(mine.sum())} particles", fontsize=8, color=INK)
     caption = (
         "Directions of view of each class's particles within the asymmetric unit (equal-area projection). A class that "
