@@ -9,6 +9,7 @@ import torch
 from vitreous.app.report.figures import refine3d as pictures
 from vitreous.core.errors import InputError
 from vitreous.core.fourier import shift_phases, to_real
+from vitreous.core.masks import soft_sphere
 from vitreous.core.rotations import random_rotations
 from vitreous.core.symmetry import symmetry_matrices
 from vitreous.data.dataset import Dataset
@@ -19,6 +20,7 @@ from vitreous.io.relion import read_dataset, read_table, write_dataset
 from vitreous.job import Context
 from vitreous.jobs.refine3d import Refine3D, Refine3DParameters
 from vitreous.kernels.project import prepare_volume, project
+from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.initial_reference import fit_reference, resize
 
@@ -106,6 +108,26 @@ def test_files_metrics_figures_and_resume(particles):
 def test_what_the_user_can_mend(particles, options, message):
     with pytest.raises(InputError, match=message):
         Refine3D().run(Refine3DParameters(**{**OPTIONS, **options}), context(particles[0]))
+
+
+def test_solvent_corrected_fsc_drives_prior_and_resolution(particles):
+    """The curve in the files is that of the half-maps in the mask, phase-randomised; tau2 and resolution are its."""
+    project, density = particles
+    mask = soft_sphere(BOX, 7.0, edge=3.0, ndim=3)
+    write_map(project / "mask.mrc", Volume(mask, PIXEL))
+    options = {**OPTIONS, "mask": "mask.mrc", "solvent_correct_fsc": True, "max_iterations": 2}
+    outputs = Refine3D().run(Refine3DParameters(**options), context(project))
+    directory = project / "Refine3D/job001"
+    halves = [read_map(directory / f"run_half{half}_class001_unfil.mrc").density for half in (1, 2)]
+    expected = half_map_fsc(*halves, PIXEL, mask)
+    curves = read_table(directory / "run_it002_half1_model.star", "model_class_1")
+    shells = slice(1, BOX // 2)
+    assert np.allclose(curves["gold_standard_fsc"][shells], expected.corrected[shells], atol=1e-4)
+    assert float((expected.corrected - expected.unmasked)[shells].abs().max()) > 0.01  # else the mask changes nothing
+    assert outputs.metrics["fsc143_resolution_A"] == pytest.approx(expected.resolution(), abs=1e-3)
+    bounded = np.clip(curves["gold_standard_fsc"][shells], 0.001, 0.999)
+    snr = curves["rlnReferenceTau2"][shells] / curves["rlnReferenceSigma2"][shells]
+    assert np.allclose(snr, bounded / (1 - bounded), rtol=1e-3)
 
 
 def test_halves_that_come_with_the_particles_are_kept(particles):
