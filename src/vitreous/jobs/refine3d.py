@@ -18,6 +18,7 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._external_reconstruct import external_regulariser
 from vitreous.jobs._particles import read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
@@ -31,6 +32,7 @@ from vitreous.methods.refinement.auto_refine_state import (
 )
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.regularise import Regulariser, classic
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.progress import track
 
@@ -83,6 +85,14 @@ class Refine3DParameters(JobParameters):
     )
     gridding_iterations: int = parameter(
         0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
+    )
+    external_reconstruct: bool = parameter(
+        False, help="let another program make the references (RELION's files)", aliases=("external_reconstruct",)
+    )
+    external_reconstruct_exe: str = parameter(
+        "",
+        help="that program, called with a STAR file (empty: $RELION_EXTERNAL_RECONSTRUCT_EXECUTABLE, else RELION's)",
+        advanced=True,
     )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
     max_iterations: int = parameter(50, help="stop here, converged or not", ge=1, advanced=True)
@@ -164,6 +174,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         memory=min(context.memory // 4, 3 << 29),
         seed=context.seed,
         device=context.device,
+        regularise=_regulariser(params, context, particles.pixel_size),
         **_fsc_option(params, mask, particles.pixel_size),
     )
     if options.first_order > options.local_order:
@@ -173,6 +184,12 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
             "Start coarser: no pose is known yet.",
         )
     return options
+
+
+def _regulariser(params: Refine3DParameters, context: Context, pixel_size: float) -> Regulariser:
+    if params.external_reconstruct:
+        return external_regulariser(params.external_reconstruct_exe, context, pixel_size)
+    return classic
 
 
 def _fsc_option(params: Refine3DParameters, mask: torch.Tensor | None, pixel_size: float) -> dict[str, Any]:

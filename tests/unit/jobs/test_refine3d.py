@@ -112,7 +112,7 @@ def test_what_the_user_can_mend(particles, options, message):
 
 def test_solvent_corrected_fsc_drives_prior_and_resolution(particles):
     """The curve in the files is that of the half-maps in the mask, phase-randomised; tau2 and resolution are its."""
-    project, density = particles
+    project = particles[0]
     mask = soft_sphere(BOX, 7.0, edge=3.0, ndim=3)
     write_map(project / "mask.mrc", Volume(mask, PIXEL))
     options = {**OPTIONS, "mask": "mask.mrc", "solvent_correct_fsc": True, "max_iterations": 2}
@@ -128,6 +128,25 @@ def test_solvent_corrected_fsc_drives_prior_and_resolution(particles):
     bounded = np.clip(curves["gold_standard_fsc"][shells], 0.001, 0.999)
     snr = curves["rlnReferenceTau2"][shells] / curves["rlnReferenceSigma2"][shells]
     assert np.allclose(snr, bounded / (1 - bounded), rtol=1e-3)
+
+
+def test_references_of_another_program(particles):
+    """Its answer, masked, is what the next iteration compares with; the joined map is asked for at the end."""
+    project, density = particles
+    write_map(project / "answer.mrc", Volume(density, PIXEL))
+    script = project / "program.sh"
+    script.write_text("#!/bin/sh\ncp answer.mrc $(awk '/rlnExtReconsResult / {print $2}' $1)\n")
+    script.chmod(0o755)
+    options = {**OPTIONS, "external_reconstruct": True, "external_reconstruct_exe": str(script), "max_iterations": 2}
+    Refine3D().run(Refine3DParameters(**options), context(project))
+    directory = project / "Refine3D/job001"
+    mask = soft_sphere(BOX, BOX / 2 - 5, ndim=3)
+    for name in ("run_it001_half1_class001.mrc", "run_it001_half2_class001.mrc", "run_class001.mrc"):
+        assert torch.allclose(read_map(directory / name).density, density * mask, atol=1e-6)
+    assert (directory / "run_it001_half2_class001_external_reconstruct.star").exists()
+    assert (directory / "run_it002_class001_external_reconstruct.star").exists()
+    # the half-maps that decide on the resolution are made by ourselves
+    assert not torch.equal(read_map(directory / "run_half1_class001_unfil.mrc").density, density)
 
 
 def test_halves_that_come_with_the_particles_are_kept(particles):

@@ -136,7 +136,7 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         halves.append(renewed)
         sums.append(half_sums)
         log_likelihood += statistics.log_likelihood
-    gold, completed = compare_halves((sums[0], sums[1]), particles.pixel_size, options)
+    gold, completed = compare_halves((sums[0], sums[1]), particles.pixel_size, options, iteration)
     shell = resolution_shell(gold.curve[: max_shell + 1])
     distance = symmetric_distance(
         torch.from_numpy(state.poses.rotations), torch.from_numpy(poses.rotations), options.symmetry
@@ -146,7 +146,7 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         replace(half, density=result.density, tau2=result.tau2, sigma2=result.sigma2)
         for half, result in zip(halves, gold.halves, strict=True)
     ]
-    whole = combine(completed, gold.curve, particles.pixel_size, options) if schedule.final else None
+    whole = combine(completed, gold, particles.pixel_size, options, iteration) if schedule.final else None
     return AutoRefineState(
         iteration=iteration,
         poses=poses,
