@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from vitreous.jobs._external_reconstruct import external_regulariser
 from vitreous.jobs._particles import read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
+from vitreous.methods.refinement.adaptive_prior import AdaptivePrior
 from vitreous.methods.refinement.auto_refine import auto_refine
 from vitreous.methods.refinement.auto_refine_state import (
     AutoRefineOptions,
@@ -85,6 +86,9 @@ class Refine3DParameters(JobParameters):
     )
     gridding_iterations: int = parameter(
         0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
+    )
+    regularise: Literal["classic", "adaptive"] = parameter(
+        "classic", help="one prior a shell, or one that follows the local agreement of the halves"
     )
     external_reconstruct: bool = parameter(
         False, help="let another program make the references (RELION's files)", aliases=("external_reconstruct",)
@@ -188,8 +192,10 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
 
 def _regulariser(params: Refine3DParameters, context: Context, pixel_size: float) -> Regulariser:
     if params.external_reconstruct:
+        if params.regularise != "classic":
+            raise InputError("--external-reconstruct", f"excludes --regularise {params.regularise}", "Leave one out.")
         return external_regulariser(params.external_reconstruct_exe, context, pixel_size)
-    return classic
+    return AdaptivePrior() if params.regularise == "adaptive" else classic
 
 
 def _fsc_option(params: Refine3DParameters, mask: torch.Tensor | None, pixel_size: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from vitreous.app.report.figures import refine3d as pictures
 from vitreous.core.errors import InputError
 from vitreous.core.fourier import shift_phases, to_real
+from vitreous.core.fsc import fsc
 from vitreous.core.masks import soft_sphere
 from vitreous.core.rotations import random_rotations
 from vitreous.core.symmetry import symmetry_matrices
@@ -103,6 +104,7 @@ def test_files_metrics_figures_and_resume(particles):
         ({"particle_diameter": 500.0}, "more than the box"),
         ({"solvent_correct_fsc": True}, "needs a mask"),
         ({"healpix_order": 6}, "local searches"),
+        ({"regularise": "adaptive", "external_reconstruct": True}, "excludes --regularise adaptive"),
     ],
 )
 def test_what_the_user_can_mend(particles, options, message):
@@ -147,6 +149,18 @@ def test_references_of_another_program(particles):
     assert (directory / "run_it002_class001_external_reconstruct.star").exists()
     # the half-maps that decide on the resolution are made by ourselves
     assert not torch.equal(read_map(directory / "run_half1_class001_unfil.mrc").density, density)
+
+
+def test_adaptive_prior_makes_the_references(particles):
+    """The same map where there is signal, other values; what it is good for is tested where it is defined."""
+    project = particles[0]
+    references = []
+    for kind in ("classic", "adaptive"):
+        Refine3D().run(Refine3DParameters(**{**OPTIONS, "regularise": kind, "max_iterations": 1}), context(project))
+        references.append(read_map(project / "Refine3D/job001/run_it001_half1_class001.mrc").density)
+    classic, adaptive = references
+    assert float((adaptive - classic).norm() / classic.norm()) > 0.01
+    assert float(fsc(adaptive, classic)[1:5].min()) > 0.9
 
 
 def test_halves_that_come_with_the_particles_are_kept(particles):
