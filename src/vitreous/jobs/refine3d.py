@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -32,9 +33,11 @@ from vitreous.methods.refinement.auto_refine_state import (
     state_to_arrays,
 )
 from vitreous.methods.refinement.initial_reference import fit_reference
+from vitreous.methods.refinement.memory_plan import MemoryPlan, Prior, plan_auto_refine
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.regularise import Regulariser, classic
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.memory import free_memory
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -116,6 +119,7 @@ class Refine3D(Job):
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
         dataset, particles = _read(params, context)
         options = _options(params, context, particles)
+        _check_memory(params, context, particles, options)
         reference = fit_reference(read_map(context.project / params.reference), particles.box, particles.pixel_size)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, len(particles)) if context.resume else None
@@ -188,6 +192,33 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
             "Start coarser: no pose is known yet.",
         )
     return options
+
+
+def _check_memory(
+    params: Refine3DParameters, context: Context, particles: ParticleSet, options: AutoRefineOptions
+) -> None:
+    """Say what the final iteration will need; refuse now what would die then."""
+    prior: Prior = "external" if params.external_reconstruct else params.regularise
+
+    def plan(padding: int) -> MemoryPlan:
+        how = replace(options, padding=padding)
+        size = (particles.box, particles.pixel_size, len(particles))
+        return plan_auto_refine(*size, how, prior, corrected_fsc=params.solvent_correct_fsc)
+
+    planned = plan(options.padding)
+    log.info("%s; to plan with: %.1f GB", planned.sentence(), context.memory / 1e9)
+    if planned.peak > context.memory:
+        less = plan(1).peak
+        remedy = f"--pad 1 needs {less / 1e9:.1f} GB" if options.padding > 1 else "--max-memory sets how much there is"
+        what = (
+            f"the final iteration needs {planned.peak / 1e9:.1f} GB, there are {context.memory / 1e9:.1f} to plan with"
+        )
+        raise InputError(
+            f"box {particles.box}, padding {options.padding}", what, f"{remedy}; a smaller box needs less."
+        )
+    if context.device.type == "cuda" and planned.on_device > free_memory(context.device):
+        what = f"needs {planned.on_device / 1e9:.1f} GB on the GPU, {free_memory(context.device) / 1e9:.1f} are free"
+        raise InputError(f"box {particles.box}, padding {options.padding}", what, "Use --pad 1 or --cpu.")
 
 
 def _regulariser(params: Refine3DParameters, context: Context, pixel_size: float) -> Regulariser:

@@ -163,6 +163,17 @@ def test_adaptive_prior_makes_the_references(particles):
     assert float(fsc(adaptive, classic)[1:5].min()) > 0.9
 
 
+def test_memory_plan_is_said_and_what_cannot_fit_is_refused(particles, caplog):
+    project = particles[0]
+    caplog.set_level("INFO")
+    Refine3D().run(Refine3DParameters(**{**OPTIONS, "max_iterations": 1}), context(project))
+    assert "final iteration (box 24, padding 2, to Nyquist)" in caplog.text
+    little = replace(context(project), memory=1 << 27)
+    with pytest.raises(InputError, match=r"final iteration needs 0\.\d GB.*0\.1 to plan with.*--pad 1") as raised:
+        Refine3D().run(Refine3DParameters(**OPTIONS), little)
+    assert "\n" not in str(raised.value)
+
+
 def test_halves_that_come_with_the_particles_are_kept(particles):
     project = particles[0]
     dataset = read_dataset(project / "particles.star")

@@ -16,7 +16,6 @@ from vitreous.kernels.backproject import VolumeAccumulator
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions
 from vitreous.methods.refinement.reconstruct import (
     Reconstruction,
-    complete,
     join_low_resolution,
     reconstruct,
     shell_weight,
@@ -57,13 +56,15 @@ def whole_map_fsc(curve: Float[Tensor, "shells"]) -> Float[Tensor, "shells"]:
 
 
 def compare_halves(
-    sums: tuple[VolumeAccumulator, VolumeAccumulator], pixel_size: float, options: AutoRefineOptions, iteration: int
-) -> tuple[GoldStandard, tuple[VolumeAccumulator, VolumeAccumulator]]:
-    """FSC of the two halves' sums and each half's regularised map; also the completed sums, not joined.
+    completed: tuple[VolumeAccumulator, VolumeAccumulator],
+    pixel_size: float,
+    options: AutoRefineOptions,
+    iteration: int,
+) -> GoldStandard:
+    """FSC of the two halves' completed sums and each half's regularised map.
 
     The FSC is taken before the halves share their low resolution.
     """
-    completed = (complete(sums[0], options.symmetry), complete(sums[1], options.symmetry))
     plain = Reconstruction(gridding_iterations=options.gridding_iterations)
     unfiltered = torch.stack([reconstruct(half, options=plain) for half in completed])
     curve = options.half_map_fsc(unfiltered[0], unfiltered[1]).to(torch.float64)
@@ -72,7 +73,7 @@ def compare_halves(
     join_shell = int(completed[0].box * pixel_size / options.join_halves) if options.join_halves > 0 else 0
     joined = join_low_resolution(completed[0], completed[1], join_shell)
     results = regularised(joined, curve, unfiltered, pixel_size, options, iteration)
-    return GoldStandard(curve, unfiltered, (results[0], results[1])), completed
+    return GoldStandard(curve, unfiltered, (results[0], results[1]))
 
 
 def regularised(
