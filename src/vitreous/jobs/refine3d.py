@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._external_reconstruct import external_regulariser
 from vitreous.jobs._model_file import resolution_of_shell
 from vitreous.jobs._particles import read_particles
 from vitreous.jobs._refine3d_files import write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
+from vitreous.methods.refinement.adaptive_prior import AdaptivePrior
 from vitreous.methods.refinement.auto_refine import auto_refine
 from vitreous.methods.refinement.auto_refine_state import (
     AutoRefineOptions,
@@ -31,11 +34,13 @@ from vitreous.methods.refinement.auto_refine_state import (
     state_to_arrays,
 )
 from vitreous.methods.refinement.initial_reference import fit_reference
+from vitreous.methods.refinement.memory_plan import MemoryPlan, Prior, plan_auto_refine
 from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.regularise import Regulariser, classic
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
-from vitreous.runtime.memory import batch_memory
+from vitreous.runtime.memory import batch_memory, free_memory
 from vitreous.runtime.progress import track
-from vitreous.runtime.ranks import ALONE
+from vitreous.runtime.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +92,17 @@ class Refine3DParameters(JobParameters):
     gridding_iterations: int = parameter(
         0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
     )
+    regularise: Literal["classic", "adaptive"] = parameter(
+        "classic", help="one prior a shell, or one that follows the local agreement of the halves"
+    )
+    external_reconstruct: bool = parameter(
+        False, help="let another program make the references (RELION's files)", aliases=("external_reconstruct",)
+    )
+    external_reconstruct_exe: str = parameter(
+        "",
+        help="that program, called with a STAR file (empty: $RELION_EXTERNAL_RECONSTRUCT_EXECUTABLE, else RELION's)",
+        advanced=True,
+    )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
     max_iterations: int = parameter(50, help="stop here, converged or not", ge=1, advanced=True)
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
@@ -106,6 +122,7 @@ class Refine3D(Job):
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
         dataset, particles = _read(params, context)
         options = _options(params, context, particles)
+        _check_memory(params, context, particles, options)
         reference = fit_reference(read_map(context.project / params.reference), particles.box, particles.pixel_size)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, len(particles)) if context.resume else None
@@ -171,6 +188,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         seed=context.seed,
         device=context.device,
         ranks=context.ranks or ALONE,
+        regularise=_regulariser(params, context, particles.pixel_size),
         **_fsc_option(params, mask, particles.pixel_size),
     )
     if options.first_order > options.local_order:
@@ -180,6 +198,47 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
             "Start coarser: no pose is known yet.",
         )
     return options
+
+
+def _check_memory(
+    params: Refine3DParameters, context: Context, particles: ParticleSet, options: AutoRefineOptions
+) -> None:
+    """Say what the final iteration will need; refuse now what would die then."""
+    prior: Prior = "external" if params.external_reconstruct else params.regularise
+
+    def plan(padding: int) -> MemoryPlan:
+        how = replace(options, padding=padding)
+        size = (particles.box, particles.pixel_size, len(particles))
+        return plan_auto_refine(*size, how, prior, corrected_fsc=params.solvent_correct_fsc)
+
+    planned = plan(options.padding)
+    log.info("%s; to plan with: %.1f GB", planned.sentence(), context.memory / 1e9)
+    if planned.peak > context.memory:
+        less = plan(1).peak
+        remedy = f"--pad 1 needs {less / 1e9:.1f} GB" if options.padding > 1 else "--max-memory sets how much there is"
+        what = (
+            f"the final iteration needs {planned.peak / 1e9:.1f} GB, there are {context.memory / 1e9:.1f} to plan with"
+        )
+        raise InputError(
+            f"box {particles.box}, padding {options.padding}", what, f"{remedy}; a smaller box needs less."
+        )
+    if context.device.type == "cuda" and planned.on_device > free_memory(context.device):
+        what = f"needs {planned.on_device / 1e9:.1f} GB on the GPU, {free_memory(context.device) / 1e9:.1f} are free"
+        raise InputError(f"box {particles.box}, padding {options.padding}", what, "Use --pad 1 or --cpu.")
+
+
+def _regulariser(params: Refine3DParameters, context: Context, pixel_size: float) -> Regulariser:
+    if params.external_reconstruct:
+        if params.regularise != "classic":
+            raise InputError("--external-reconstruct", f"excludes --regularise {params.regularise}", "Leave one out.")
+        external = external_regulariser(params.external_reconstruct_exe, context, pixel_size)
+        return _by_first_rank(external, context.ranks or ALONE)
+    return AdaptivePrior() if params.regularise == "adaptive" else classic
+
+
+def _by_first_rank(regularise: Regulariser, ranks: Ranks) -> Regulariser:
+    """The user's program runs once; every rank gets its maps."""
+    return lambda evidence: ranks.share(list(regularise(evidence)) if ranks.is_first else None)
 
 
 def _fsc_option(params: Refine3DParameters, mask: torch.Tensor | None, pixel_size: float) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import torch
 from vitreous.app.report.figures import refine3d as pictures
 from vitreous.core.errors import InputError
 from vitreous.core.fourier import shift_phases, to_real
+from vitreous.core.fsc import fsc
+from vitreous.core.masks import soft_sphere
 from vitreous.core.rotations import random_rotations
 from vitreous.core.symmetry import symmetry_matrices
 from vitreous.data.dataset import Dataset
@@ -19,6 +21,7 @@ from vitreous.io.relion import read_dataset, read_table, write_dataset
 from vitreous.job import Context
 from vitreous.jobs.refine3d import Refine3D, Refine3DParameters
 from vitreous.kernels.project import prepare_volume, project
+from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.initial_reference import fit_reference, resize
 
@@ -101,11 +104,74 @@ def test_files_metrics_figures_and_resume(particles):
         ({"particle_diameter": 500.0}, "more than the box"),
         ({"solvent_correct_fsc": True}, "needs a mask"),
         ({"healpix_order": 6}, "local searches"),
+        ({"regularise": "adaptive", "external_reconstruct": True}, "excludes --regularise adaptive"),
     ],
 )
 def test_what_the_user_can_mend(particles, options, message):
     with pytest.raises(InputError, match=message):
         Refine3D().run(Refine3DParameters(**{**OPTIONS, **options}), context(particles[0]))
+
+
+def test_solvent_corrected_fsc_drives_prior_and_resolution(particles):
+    """The curve in the files is that of the half-maps in the mask, phase-randomised; tau2 and resolution are its."""
+    project = particles[0]
+    mask = soft_sphere(BOX, 7.0, edge=3.0, ndim=3)
+    write_map(project / "mask.mrc", Volume(mask, PIXEL))
+    options = {**OPTIONS, "mask": "mask.mrc", "solvent_correct_fsc": True, "max_iterations": 2}
+    outputs = Refine3D().run(Refine3DParameters(**options), context(project))
+    directory = project / "Refine3D/job001"
+    halves = [read_map(directory / f"run_half{half}_class001_unfil.mrc").density for half in (1, 2)]
+    expected = half_map_fsc(*halves, PIXEL, mask)
+    curves = read_table(directory / "run_it002_half1_model.star", "model_class_1")
+    shells = slice(1, BOX // 2)
+    assert np.allclose(curves["gold_standard_fsc"][shells], expected.corrected[shells], atol=1e-4)
+    assert float((expected.corrected - expected.unmasked)[shells].abs().max()) > 0.01  # else the mask changes nothing
+    assert outputs.metrics["fsc143_resolution_A"] == pytest.approx(expected.resolution(), abs=1e-3)
+    bounded = np.clip(curves["gold_standard_fsc"][shells], 0.001, 0.999)
+    snr = curves["rlnReferenceTau2"][shells] / curves["rlnReferenceSigma2"][shells]
+    assert np.allclose(snr, bounded / (1 - bounded), rtol=1e-3)
+
+
+def test_references_of_another_program(particles):
+    """Its answer, masked, is what the next iteration compares with; the joined map is asked for at the end."""
+    project, density = particles
+    write_map(project / "answer.mrc", Volume(density, PIXEL))
+    script = project / "program.sh"
+    script.write_text("#!/bin/sh\ncp answer.mrc $(awk '/rlnExtReconsResult / {print $2}' $1)\n")
+    script.chmod(0o755)
+    options = {**OPTIONS, "external_reconstruct": True, "external_reconstruct_exe": str(script), "max_iterations": 2}
+    Refine3D().run(Refine3DParameters(**options), context(project))
+    directory = project / "Refine3D/job001"
+    mask = soft_sphere(BOX, BOX / 2 - 5, ndim=3)
+    for name in ("run_it001_half1_class001.mrc", "run_it001_half2_class001.mrc", "run_class001.mrc"):
+        assert torch.allclose(read_map(directory / name).density, density * mask, atol=1e-6)
+    assert (directory / "run_it001_half2_class001_external_reconstruct.star").exists()
+    assert (directory / "run_it002_class001_external_reconstruct.star").exists()
+    # the half-maps that decide on the resolution are made by ourselves
+    assert not torch.equal(read_map(directory / "run_half1_class001_unfil.mrc").density, density)
+
+
+def test_adaptive_prior_makes_the_references(particles):
+    """The same map where there is signal, other values; what it is good for is tested where it is defined."""
+    project = particles[0]
+    references = []
+    for kind in ("classic", "adaptive"):
+        Refine3D().run(Refine3DParameters(**{**OPTIONS, "regularise": kind, "max_iterations": 1}), context(project))
+        references.append(read_map(project / "Refine3D/job001/run_it001_half1_class001.mrc").density)
+    classic, adaptive = references
+    assert float((adaptive - classic).norm() / classic.norm()) > 0.01
+    assert float(fsc(adaptive, classic)[1:5].min()) > 0.9
+
+
+def test_memory_plan_is_said_and_what_cannot_fit_is_refused(particles, caplog):
+    project = particles[0]
+    caplog.set_level("INFO")
+    Refine3D().run(Refine3DParameters(**{**OPTIONS, "max_iterations": 1}), context(project))
+    assert "final iteration (box 24, padding 2, to Nyquist)" in caplog.text
+    little = replace(context(project), memory=1 << 27)
+    with pytest.raises(InputError, match=r"final iteration needs 0\.\d GB.*0\.1 to plan with.*--pad 1") as raised:
+        Refine3D().run(Refine3DParameters(**OPTIONS), little)
+    assert "\n" not in str(raised.value)
 
 
 def test_halves_that_come_with_the_particles_are_kept(particles):

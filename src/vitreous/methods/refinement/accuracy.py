@@ -21,6 +21,9 @@ from vitreous.methods.refinement.sampling import Sampling
 _EVIDENCE = math.log(100.0)
 _ANGLES = torch.tensor([30.0 * 0.75**i for i in range(24)], dtype=torch.float64)  # 30 to 0.04 degrees
 _OFFSETS = torch.tensor([10.0 * 0.75**i for i in range(20)], dtype=torch.float64)  # 10 to 0.04 pixels
+# Memory for the trials at a time; what one takes for each coefficient: slices and their changes, or phases in float64.
+TRIAL_BYTES = 1 << 28
+_BYTES_A_TRIAL = 24 * (len(_ANGLES) + 1) + 40 * len(_OFFSETS)
 
 
 def accuracies(
@@ -48,15 +51,18 @@ def accuracies(
     axes = random_rotations(n, generator)[:, 0]
     turns = axis_angle_to_matrix(axes[:, None].expand(n, len(_ANGLES), 3), _ANGLES.expand(n, -1))
     tried = torch.cat([poses_now[:, None], turns @ poses_now[:, None]], 1)  # (n, 1 + angles, 3, 3)
-    slices = references.slices(0, tried.reshape(-1, 3, 3), coefficients.coordinates).cpu()
-    slices = slices.reshape(n, -1, len(coefficients))
-    angle_evidence = 0.5 * torch.einsum("nam,nm->na", _power(slices[:, 1:] - slices[:, :1]), weight)
     heading = 2.0 * math.pi * torch.rand(n, generator=generator, dtype=torch.float64)
     shifts = _OFFSETS[:, None] * torch.stack([heading.sin(), heading.cos()], -1)[:, None]  # (n, offsets, 2)
-    moved = _power(coefficients.shift_phases(shifts) - 1.0)
-    offset_evidence = 0.5 * torch.einsum("nam,nm->na", moved, _power(slices[:, 0]) * weight)
-    angles = [_crossing(_ANGLES, evidence) for evidence in angle_evidence.to(torch.float64)]
-    offsets = [_crossing(_OFFSETS, evidence) for evidence in offset_evidence.to(torch.float64)]
+    angle_evidence, offset_evidence = [], []
+    for some in torch.arange(n).split(max(1, TRIAL_BYTES // (_BYTES_A_TRIAL * len(coefficients)))):
+        slices = references.slices(0, tried[some].reshape(-1, 3, 3), coefficients.coordinates).cpu()
+        slices = slices.reshape(len(some), -1, len(coefficients))
+        changed = _power(slices[:, 1:] - slices[:, :1])
+        angle_evidence.append(0.5 * torch.einsum("nam,nm->na", changed, weight[some]))
+        moved = _power(coefficients.shift_phases(shifts[some]) - 1.0)
+        offset_evidence.append(0.5 * torch.einsum("nam,nm->na", moved, _power(slices[:, 0]) * weight[some]))
+    angles = [_crossing(_ANGLES, evidence) for evidence in torch.cat(angle_evidence).to(torch.float64)]
+    offsets = [_crossing(_OFFSETS, evidence) for evidence in torch.cat(offset_evidence).to(torch.float64)]
     return float(np.mean(angles)), float(np.mean(offsets))
 
 

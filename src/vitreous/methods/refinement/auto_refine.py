@@ -43,6 +43,7 @@ from vitreous.methods.refinement.gold_standard import combine, compare_halves
 from vitreous.methods.refinement.initial_reference import lowpassed
 from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.reconstruct import complete
 from vitreous.methods.refinement.references import Maps
 from vitreous.methods.refinement.sampling import Sampling
 from vitreous.methods.refinement.solvent import flatten_solvent
@@ -136,7 +137,8 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         halves.append(renewed)
         sums.append(half_sums)
         log_likelihood += statistics.log_likelihood
-    gold, completed = compare_halves((sums[0], sums[1]), particles.pixel_size, options)
+    completed = (sums[0], sums[1])
+    gold = compare_halves(completed, particles.pixel_size, options, iteration)
     shell = resolution_shell(gold.curve[: max_shell + 1])
     distance = symmetric_distance(
         torch.from_numpy(state.poses.rotations), torch.from_numpy(poses.rotations), options.symmetry
@@ -146,7 +148,7 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         replace(half, density=result.density, tau2=result.tau2, sigma2=result.sigma2)
         for half, result in zip(halves, gold.halves, strict=True)
     ]
-    whole = combine(completed, gold.curve, particles.pixel_size, options) if schedule.final else None
+    whole = combine(completed, gold, particles.pixel_size, options, iteration) if schedule.final else None
     return AutoRefineState(
         iteration=iteration,
         poses=poses,
@@ -177,7 +179,10 @@ def _half_pass(
     shifted: tuple[Tensor, tuple[float, float]],
     options: AutoRefineOptions,
 ) -> tuple[Poses, HalfModel, VolumeAccumulator, Statistics]:
-    """Expectation and maximisation over one half: new poses (of all, changed for `mine`), noise, priors, sums."""
+    """Expectation and maximisation over one half: new poses (of all, changed for `mine`), noise, priors, sums.
+
+    The sums come completed, so that those of only one half are ever held twice.
+    """
     references = Maps([half.density.to(options.device)], max_shell, options.padding)
     sums = MapSums(1, particles.box, max_shell, options.padding, options.device)
     total = Statistics.empty(particles.n_groups, particles.box, 1, 1)
@@ -211,7 +216,8 @@ def _half_pass(
     )
     inserted = sums.classes[0]
     # Maps are made on the CPU whatever device compared the images: it takes seconds, and states stay in one place.
-    return new_poses, renewed, replace(inserted, data=inserted.data.cpu(), weight=inserted.weight.cpu()), total
+    inserted = replace(inserted, data=inserted.data.cpu(), weight=inserted.weight.cpu())
+    return new_poses, renewed, complete(inserted, options.symmetry), total
 
 
 def _expectation(

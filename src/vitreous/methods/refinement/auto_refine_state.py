@@ -15,6 +15,7 @@ from vitreous.core.fsc import fsc
 from vitreous.core.symmetry import order_of
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
+from vitreous.methods.refinement.regularise import Regulariser, classic
 from vitreous.runtime.ranks import ALONE, Ranks
 
 Halves = tuple["HalfModel", "HalfModel"]
@@ -30,7 +31,8 @@ class AutoRefineOptions:
     mask: replaces the sphere around the references; absolute_grey: the reference's grey values are those of the
     data; first_samples: most coarse samples a particle keeps in the first iteration where they are not (a reference of
     guessed grey values says little about how sure a pose is; RELION then keeps one, by cross-correlation);
-    half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask).
+    half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask);
+    regularise: makes the references from the sums.
     """
 
     symmetry: str
@@ -54,6 +56,7 @@ class AutoRefineOptions:
     low_precision: bool = True
     mask: Float[Tensor, "box box box"] | None = None
     half_map_fsc: Callable[[Tensor, Tensor], Tensor] = fsc
+    regularise: Regulariser = classic
     max_iterations: int = 50
     memory: int = 1 << 30
     seed: int = 1

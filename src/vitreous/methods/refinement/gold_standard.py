@@ -15,11 +15,11 @@ from vitreous.kernels.backproject import VolumeAccumulator
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions
 from vitreous.methods.refinement.reconstruct import (
     Reconstruction,
-    complete,
     join_low_resolution,
     reconstruct,
     shell_weight,
 )
+from vitreous.methods.refinement.regularise import Evidence
 from vitreous.methods.refinement.solvent import flatten_solvent
 
 _LEAST_FSC, _MOST_FSC = 0.001, 0.999
@@ -56,44 +56,54 @@ def whole_map_fsc(curve: Float[Tensor, "shells"]) -> Float[Tensor, "shells"]:
 
 
 def compare_halves(
-    sums: tuple[VolumeAccumulator, VolumeAccumulator], pixel_size: float, options: AutoRefineOptions
-) -> tuple[GoldStandard, tuple[VolumeAccumulator, VolumeAccumulator]]:
-    """FSC of the two halves' sums and each half's regularised map; also the completed sums, not joined.
+    completed: tuple[VolumeAccumulator, VolumeAccumulator],
+    pixel_size: float,
+    options: AutoRefineOptions,
+    iteration: int,
+) -> GoldStandard:
+    """FSC of the two halves' completed sums and each half's regularised map.
 
     The FSC is taken before the halves share their low resolution.
     """
-    completed = (complete(sums[0], options.symmetry), complete(sums[1], options.symmetry))
     plain = Reconstruction(gridding_iterations=options.gridding_iterations)
-    unfiltered = [reconstruct(half, options=plain) for half in completed]
+    unfiltered = torch.stack([reconstruct(half, options=plain) for half in completed])
     curve = options.half_map_fsc(unfiltered[0], unfiltered[1]).to(torch.float64)
     max_shell = completed[0].max_radius
     curve = torch.where(torch.arange(len(curve)) <= max_shell, curve, torch.zeros_like(curve))
     join_shell = int(completed[0].box * pixel_size / options.join_halves) if options.join_halves > 0 else 0
     joined = join_low_resolution(completed[0], completed[1], join_shell)
-    results = [regularised(half, curve, pixel_size, options) for half in joined]
-    return GoldStandard(curve, torch.stack(unfiltered), (results[0], results[1])), completed
+    results = regularised(joined, curve, unfiltered, pixel_size, options, iteration)
+    return GoldStandard(curve, unfiltered, (results[0], results[1]))
 
 
 def regularised(
-    completed: VolumeAccumulator, curve: Float[Tensor, "shells"], pixel_size: float, options: AutoRefineOptions
-) -> HalfResult:
-    """The Wiener map with a prior that makes its SSNR what the FSC says, solvent flattened.
+    sums: tuple[VolumeAccumulator, ...],
+    curve: Float[Tensor, "shells"],
+    half_maps: Float[Tensor, "halves box box box"],
+    pixel_size: float,
+    options: AutoRefineOptions,
+    iteration: int,
+) -> list[HalfResult]:
+    """Maps of `sums` by the regulariser asked for, solvent flattened; tau2 makes the SSNR what the FSC says.
 
-    Shells that were not compared come out empty.
+    Shells that were not compared come out empty. One sum stands for both halves together.
     """
-    weight = shell_weight(completed)
-    sigma2 = torch.where(weight > 0, 1.0 / weight.clamp(min=1e-300), 0.0)
-    tau2 = signal_to_noise(curve) * sigma2
+    weights = [shell_weight(one) for one in sums]
+    sigma2 = tuple(torch.where(w > 0, 1.0 / w.clamp(min=1e-300), 0.0) for w in weights)
+    tau2 = tuple(signal_to_noise(curve) * one for one in sigma2)
     how = Reconstruction(options.tau2_fudge, options.gridding_iterations)
-    density = flatten_solvent(reconstruct(completed, tau2, how), pixel_size, options.diameter, options.mask)
-    return HalfResult(density, tau2, sigma2)
+    evidence = Evidence(sums, tau2, sigma2, curve, half_maps, how, iteration, whole=len(sums) == 1)
+    maps = options.regularise(evidence)
+    densities = [flatten_solvent(one, pixel_size, options.diameter, options.mask) for one in maps]
+    return [HalfResult(*one) for one in zip(densities, tau2, sigma2, strict=True)]
 
 
 def combine(
     completed: tuple[VolumeAccumulator, VolumeAccumulator],
-    curve: Float[Tensor, "shells"],
+    gold: GoldStandard,
     pixel_size: float,
     options: AutoRefineOptions,
+    iteration: int,
 ) -> HalfResult:
     """The map of both halves together, regularised with the SSNR expected of the whole."""
     both = replace(
@@ -101,4 +111,4 @@ def combine(
         data=completed[0].data + completed[1].data,
         weight=completed[0].weight + completed[1].weight,
     )
-    return regularised(both, whole_map_fsc(curve), pixel_size, options)
+    return regularised((both,), whole_map_fsc(gold.curve), gold.unfiltered, pixel_size, options, iteration)[0]

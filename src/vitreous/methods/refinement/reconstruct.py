@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.masks import soft_sphere
@@ -108,6 +108,19 @@ def join_low_resolution(
         weight = torch.where(low, 0.5 * (first.weight + second.weight), half.weight)
         joined.append(replace(half, data=data, weight=weight))
     return joined[0], joined[1]
+
+
+def fourier_order(
+    completed: VolumeAccumulator,
+) -> tuple[Complex[Tensor, "padded padded half"], Float[Tensor, "padded padded half"]]:
+    """Data and weights on the whole padded grid in FFT order, half along x: what other programs read."""
+    padded = completed.box * completed.padding
+    half = padded // 2 + 1
+    out = []
+    for values in (completed.data, completed.weight):
+        values = _wrap(_wrap(values, 0, padded), 1, padded)[:, :, :half]
+        out.append(torch.nn.functional.pad(values, [0, half - values.shape[2]]))
+    return out[0], out[1]
 
 
 def to_density(data: Float[Tensor, "size size half"], box: int, padding: int) -> Float[Tensor, "box box box"]:
