@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
+from vitreous.data.images import ImageSource
 from vitreous.io.particle_paths import locate_stacks
 from vitreous.io.relion import read_dataset
-from vitreous.io.stacks import ParticleStack
+from vitreous.io.stacks import ParticleStack, open_stacks
 from vitreous.job import Context
-from vitreous.methods.refinement.dataset import particle_set
+from vitreous.methods.refinement.common_grid import CommonGrid, Grid, GroupImages, choose_grid
+from vitreous.methods.refinement.dataset import distortions_of, microscopes_of, particle_set
 from vitreous.methods.refinement.particles import ParticleSet
 
+log = logging.getLogger(__name__)
 
-def read_particles(input_star: str, context: Context, *, ctf: bool, diameter: float) -> tuple[Dataset, ParticleSet]:
-    """The table and the images of a particle STAR file. diameter of the mask in A, 0 where not given."""
+
+def read_particles(
+    input_star: str, context: Context, *, ctf: bool, diameter: float, like: Grid | None = None
+) -> tuple[Dataset, ParticleSet]:
+    """The table and the images of a particle STAR file.
+
+    diameter of the mask in A, 0 where not given; like: the grid of a reference, which decides where groups differ.
+    """
     path = context.project / input_star
     dataset = read_dataset(path)
     if dataset.kind != "particles":
         raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
     dataset = locate_stacks(dataset, context.project, path)
-    images = ParticleStack(dataset, context.project)
+    images = open_images(dataset, context.project, ctf=ctf, like=like)
     particles = particle_set(dataset, images, apply_ctf=ctf)
     if diameter > images.box * images.pixel_size:
         raise InputError(
@@ -28,6 +40,25 @@ def read_particles(input_star: str, context: Context, *, ctf: bool, diameter: fl
             "Give the diameter of the particle, or extract in a larger box.",
         )
     return dataset, particles
+
+
+def open_images(dataset: Dataset, project: Path, *, ctf: bool, like: Grid | None = None) -> ImageSource:
+    """The images on one grid: as they are where all groups share it, else brought to a common one.
+
+    Odd aberrations are taken off where the CTF is corrected for, anisotropic magnification always.
+    """
+    stacks = open_stacks(dataset, project)
+    microscopes, distortions = microscopes_of(dataset), distortions_of(dataset, aberrations=ctf)
+    place = {int(group): row for row, group in enumerate(dataset.optics["optics_group"])}
+    groups = []
+    for members, stack in stacks:
+        row = place[int(dataset.rows["optics_group"][members[0]])]
+        groups.append(GroupImages(stack, members, microscopes[row], distortions[row]))
+    if all(group.grid.is_same(groups[0].grid) and group.distortion.is_none for group in groups):
+        return ParticleStack(dataset, project)
+    grid = choose_grid([group.grid for group in groups], like)
+    log.info("optics groups are brought to a box of %d pixels of %.4g A", grid.box, grid.pixel_size)
+    return CommonGrid(groups, grid)
 
 
 def mask_diameter(given: float, particles: ParticleSet) -> float:

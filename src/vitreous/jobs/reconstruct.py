@@ -13,8 +13,8 @@ from vitreous.core.symmetry import canonical_name
 from vitreous.data.volume import Volume
 from vitreous.io.mrc import write_map
 from vitreous.io.relion import read_dataset
-from vitreous.io.stacks import ParticleStack
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._particles import open_images
 from vitreous.methods.refinement.dataset import has_poses, particle_set, poses_of
 from vitreous.methods.refinement.known_poses import reconstruct_particles
 from vitreous.methods.refinement.particles import ParticleSet, Poses
@@ -64,7 +64,7 @@ class ReconstructJob(Job):
         if not chosen.any():
             raise InputError(path, "has no particle of that half or class", "Leave --half and --class-number out.")
         dataset = dataset.take(chosen)
-        images = ParticleStack(dataset, context.project)
+        images = open_images(dataset, context.project, ctf=params.ctf)
         particles = particle_set(dataset, images, apply_ctf=params.ctf)
         poses = poses_of(dataset, images.pixel_size)
         everything = np.arange(len(dataset))

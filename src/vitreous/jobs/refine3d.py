@@ -29,6 +29,7 @@ from vitreous.methods.refinement.auto_refine_state import (
     state_from_arrays,
     state_to_arrays,
 )
+from vitreous.methods.refinement.common_grid import Grid
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -100,9 +101,10 @@ class Refine3D(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
-        dataset, particles = _read(params, context)
+        given = read_map(context.project / params.reference)
+        dataset, particles = _read(params, context, Grid(given.box, given.voxel_size))
         options = _options(params, context, particles)
-        reference = fit_reference(read_map(context.project / params.reference), particles.box, particles.pixel_size)
+        reference = fit_reference(given, particles.box, particles.pixel_size)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, len(particles)) if context.resume else None
         if resume is not None:
@@ -118,8 +120,9 @@ class Refine3D(Job):
         return _outputs(state, particles, context)
 
 
-def _read(params: Refine3DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
-    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+def _read(params: Refine3DParameters, context: Context, like: Grid) -> tuple[Dataset, ParticleSet]:
+    diameter = params.particle_diameter
+    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=diameter, like=like)
     if len(particles) < 4:
         path = context.project / params.input
         raise InputError(path, f"{len(particles)} particles are too few for two halves", "Give more particles.")

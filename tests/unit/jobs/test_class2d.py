@@ -7,14 +7,18 @@ import pytest
 import torch
 
 from vitreous.app.report.figures.class2d import figures
+from vitreous.core.ctf import Microscope
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
+from vitreous.data.images import ArraySource
 from vitreous.data.table import Table
 from vitreous.io.mrc import read_image, write_image
 from vitreous.io.relion import read_dataset, read_table, write_dataset
 from vitreous.job import Context
 from vitreous.jobs.class2d import Class2D
+from vitreous.methods.refinement.common_grid import CommonGrid, Grid, GroupImages
 
+SCOPE = Microscope(300.0, 2.7, 0.1)
 BOX, N = 32, 60
 
 
@@ -103,3 +107,27 @@ def test_too_many_classes_is_the_users_fault(project: Path) -> None:
     context = Context(project, project, torch.device("cpu"), 1, 1, 1 << 30)
     with pytest.raises(InputError, match="too few for 40 classes"):
         Class2D().run(Class2D.Parameters(input="particles.star", n_classes=40, ctf=False), context)
+
+
+def test_groups_of_other_pixels_and_boxes_are_classified_together(project: Path) -> None:
+    """Half of the particles recorded at 5 A in boxes of 26: the same bar and ring, the same two classes."""
+    dataset = read_dataset(project / "particles.star")
+    images, _ = read_image(project / "stack.mrcs")
+    members = np.arange(N)
+    coarse = CommonGrid([GroupImages(ArraySource(torch.from_numpy(images), 4.0), members, SCOPE)], Grid(26, 5.0))
+    second = members[N // 2 :]
+    write_image(project / "coarse.mrcs", coarse[second].numpy(), 5.0)
+    names = [f"{i + 1:06d}@stack.mrcs" for i in range(N // 2)] + [f"{i + 1:06d}@coarse.mrcs" for i in range(N - N // 2)]
+    optics = dataset.optics.take([0, 0]).with_columns(
+        optics_group=[1, 2], optics_group_name=["one", "two"], pixel_size=[4.0, 5.0], box=[BOX, 26]
+    )
+    rows = dataset.rows.with_columns(image_name=names, optics_group=1 + (members >= N // 2))
+    write_dataset(project / "particles.star", Dataset("particles", optics, rows))
+    directory = _run(project, "job003", 8)
+    data = read_dataset(directory / "run_it008_data.star")
+    agreement = (data.rows["class_number"] == members % 2 + 1).mean()
+    assert max(agreement, 1 - agreement) > 0.9
+    np.testing.assert_array_equal(data.optics["pixel_size"], [4.0, 5.0])
+    stack, pixel_size = read_image(directory / "run_it008_classes.mrcs")
+    assert stack.shape == (2, BOX, BOX)
+    assert pixel_size == pytest.approx(4.0)

@@ -156,7 +156,8 @@ def maximise(
         residual = _residual(posterior, sums)
         _count(e, posterior, residual, statistics)
         # RELION's norm correction: root mean square of what the model leaves, relative to the others
-        spread = np.sqrt(2.0 * residual.sum(1).cpu().numpy()) / e.particles.box**2
+        recorded = residual[:, : e.particles.common_shell + 1]
+        spread = np.sqrt(2.0 * recorded.sum(1).cpu().numpy()) / e.particles.box**2
         parts.append((posterior.indices, replace(posterior.poses, norm=posterior.poses.norm / mean_norm * spread)))
     if parts:
         every = np.concatenate([part[0] for part in parts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -20,6 +21,7 @@ class ParticleSet:
     """Images with the optics they were taken through.
 
     optics_group: (n,) index into microscopes, from 0. defocus: (n,). apply_ctf False: the CTF is taken to be one.
+    limits: highest frequency (1/A) that each group's images hold, where that is less than the grid does.
     """
 
     images: ImageSource
@@ -27,6 +29,7 @@ class ParticleSet:
     microscopes: tuple[Microscope, ...]
     defocus: Defocus
     apply_ctf: bool = True
+    limits: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.optics_group)
@@ -46,13 +49,27 @@ class ParticleSet:
         """Number of optics groups."""
         return len(self.microscopes)
 
+    @property
+    def common_shell(self) -> int:
+        """Highest shell that the images of all groups hold."""
+        lowest = min(self.limits, default=math.inf) * self.box * self.pixel_size
+        return int(min(self.box // 2, lowest))
+
     def ctf(self, indices: NDArray[np.int64], coefficients: Coefficients) -> Float[Tensor, "n m"]:
-        """CTF of the particles at the packed coefficients, float32."""
-        if not self.apply_ctf:
-            return torch.ones(len(indices), len(coefficients))
+        """CTF of the particles at the packed coefficients, float32; 0 where an image holds nothing."""
         k = coefficients.coordinates / (self.box * self.pixel_size)
+        values = self._transfer(indices, k)
+        if self.limits:
+            highest = torch.tensor(self.limits, dtype=torch.float64)[torch.from_numpy(self.optics_group[indices])]
+            values = values * (k.norm(dim=1) < highest[:, None])
+        return values
+
+    def _transfer(self, indices: NDArray[np.int64], k: Float[Tensor, "m 2"]) -> Float[Tensor, "n m"]:
+        """CTF at frequencies (ky, kx) in 1/A."""
+        if not self.apply_ctf:
+            return torch.ones(len(indices), len(k))
         k_squared, angle = k.square().sum(-1), torch.atan2(k[:, 0], k[:, 1])
-        values = torch.empty(len(indices), len(coefficients), dtype=torch.float32)
+        values = torch.empty(len(indices), len(k), dtype=torch.float32)
         groups = self.optics_group[indices]
         for group in np.unique(groups):
             members = np.flatnonzero(groups == group)
