@@ -5,15 +5,24 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.images import ImageSource
 from vitreous.io.particle_paths import locate_stacks
+from vitreous.io.refinement_files import ScaleGroups
 from vitreous.io.relion import read_dataset
 from vitreous.io.stacks import ParticleStack, open_stacks
 from vitreous.job import Context
 from vitreous.methods.refinement.common_grid import CommonGrid, Grid, GroupImages, choose_grid
-from vitreous.methods.refinement.dataset import distortions_of, microscopes_of, particle_set
+from vitreous.methods.refinement.dataset import (
+    distortions_of,
+    microscopes_of,
+    particle_set,
+    scale_groups_of,
+)
 from vitreous.methods.refinement.particles import ParticleSet
 
 log = logging.getLogger(__name__)
@@ -59,6 +68,14 @@ def open_images(dataset: Dataset, project: Path, *, ctf: bool, like: Grid | None
     grid = choose_grid([group.grid for group in groups], like)
     log.info("optics groups are brought to a box of %d pixels of %.4g A", grid.box, grid.pixel_size)
     return CommonGrid(groups, grid)
+
+
+def scale_groups(dataset: Dataset, scale: NDArray[np.float64]) -> ScaleGroups | None:
+    """The groups' scales as a model file holds them; None where they were not estimated (scale empty)."""
+    if not len(scale):
+        return None
+    groups, names = scale_groups_of(dataset)
+    return ScaleGroups(names, np.bincount(groups, minlength=len(names)).tolist(), scale)
 
 
 def mask_diameter(given: float, particles: ParticleSet) -> float:

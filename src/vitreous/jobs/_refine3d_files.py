@@ -21,6 +21,7 @@ from vitreous.io.refinement_files import (
     write_model,
 )
 from vitreous.job import Context
+from vitreous.jobs._particles import scale_groups
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, HalfModel
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.gold_standard import signal_to_noise
@@ -44,7 +45,9 @@ def write_state(
         root = iteration_root(context.directory, state.iteration, number)
         path = Path(f"{root}_class001.mrc")
         write_map(path, Volume(half.density, particles.pixel_size))
-        write_model(Path(f"{root}_model.star"), _model(state, half, particles, options, context.relative(path)))
+        write_model(
+            Path(f"{root}_model.star"), _model(state, half, dataset, particles, options, context.relative(path))
+        )
     root = iteration_root(context.directory, state.iteration)
     _write_iteration(root, state, dataset, particles, options, context, None)
 
@@ -60,7 +63,7 @@ def write_end(
     root = iteration_root(context.directory, None)
     path = Path(f"{root}_class001.mrc")
     write_map(path, Volume(state.density, pixel_size))
-    model = _model(state, state.halves[0], particles, options, context.relative(path))
+    model = _model(state, state.halves[0], dataset, particles, options, context.relative(path))
     _write_iteration(root, state, dataset, particles, options, context, model)
 
 
@@ -82,7 +85,11 @@ def _write_iteration(
         options.adaptive_fraction,
         options.seed,
         split_halves=model is None,
-        more=_progress(state, particles.pixel_size),
+        more={
+            "rlnDoCorrectNorm": int(options.norm_correction),
+            "rlnDoCorrectScale": int(options.scale_correction),
+            **_progress(state, particles.pixel_size),
+        },
     )
     sampling = SamplingFile(
         angular_step(schedule.order),
@@ -114,7 +121,12 @@ def _progress(state: AutoRefineState, pixel_size: float) -> dict[str, Any]:
 
 
 def _model(
-    state: AutoRefineState, half: HalfModel, particles: ParticleSet, options: AutoRefineOptions, reference: str
+    state: AutoRefineState,
+    half: HalfModel,
+    dataset: Dataset,
+    particles: ParticleSet,
+    options: AutoRefineOptions,
+    reference: str,
 ) -> ModelFile:
     resolution = resolution_of(state, particles)
     one = ClassModel(
@@ -143,4 +155,5 @@ def _model(
         noise=half.noise.sigma2.numpy(),
         group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
         padding=options.padding,
+        scale_groups=scale_groups(dataset, half.scale.numpy()),
     )

@@ -21,7 +21,7 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import mask_diameter, read_particles
+from vitreous.jobs._particles import mask_diameter, read_particles, scale_groups
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
@@ -73,6 +73,9 @@ class Class2DParameters(JobParameters):
         0.0, help="resolution of the first averages (0: 15% of the diameter)", unit="A", ge=0, advanced=True
     )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
+    scale_correction: bool = parameter(
+        False, help="estimate each micrograph's (or rlnGroupName's) intensity scale", aliases=("scale",), advanced=True
+    )
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
 
@@ -135,6 +138,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         ini_high=params.ini_high,
         centre_classes=params.centre_classes,
         norm_correction=params.norm_correction,
+        scale_correction=params.scale_correction,
         low_precision=not params.exact,
         uniform_classes=not params.class_prior,
         revive_until=params.revive_until,
@@ -154,7 +158,7 @@ def _write(
     root = iteration_root(context.directory, state.iteration)
     stack = Path(f"{root}_classes.mrcs")
     write_image(stack, state.references.numpy(), particles.pixel_size)
-    model = _model(state, particles, options, context.relative(stack))
+    model = _model(state, dataset, particles, options, context.relative(stack))
     optimiser = OptimiserFile(
         state.iteration,
         options.iterations,
@@ -162,6 +166,7 @@ def _write(
         options.oversampling,
         options.adaptive_fraction,
         options.seed,
+        more={"rlnDoCorrectNorm": int(options.norm_correction), "rlnDoCorrectScale": int(options.scale_correction)},
     )
     sampling = SamplingFile(
         options.psi_step, options.offset_range, options.offset_step, particles.pixel_size, options.perturb
@@ -170,7 +175,9 @@ def _write(
     write_iteration(root, context.project, with_columns, model, optimiser, sampling)
 
 
-def _model(state: Classification, particles: ParticleSet, options: Options2D, stack: str) -> ModelFile:
+def _model(
+    state: Classification, dataset: Dataset, particles: ParticleSet, options: Options2D, stack: str
+) -> ModelFile:
     classes = []
     for k in range(len(state.distribution)):
         below = np.flatnonzero(state.data_vs_prior[k, 1:].numpy() < 1.0)
@@ -200,6 +207,7 @@ def _model(state: Classification, particles: ParticleSet, options: Options2D, st
         noise=state.noise.sigma2.numpy(),
         group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
         padding=options.padding,
+        scale_groups=scale_groups(dataset, state.scale),
     )
 
 
@@ -207,7 +215,7 @@ def _save(path: Path, state: Classification) -> None:
     arrays: dict[str, Any] = {f"poses_{name}": getattr(state.poses, name) for name in Poses.__dataclass_fields__}
     for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2"):
         arrays[name] = getattr(state, name).numpy()
-    arrays["noise"] = state.noise.sigma2.numpy()
+    arrays["noise"], arrays["scale"] = state.noise.sigma2.numpy(), state.scale
     arrays["sigma_offset"] = np.float64(state.sigma_offset)
     arrays["log_likelihood"] = np.float64(state.log_likelihood)
     arrays["numbers"] = np.array([state.iteration, state.max_shell, state.shell])
@@ -231,6 +239,7 @@ def _load(path: Path, n_particles: int, n_classes: int) -> Classification | None
         max_shell=max_shell,
         shell=shell,
         log_likelihood=float(arrays["log_likelihood"]),
+        scale=arrays["scale"].astype(np.float64),
         **{
             name: torch.from_numpy(arrays[name])
             for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2")

@@ -86,6 +86,9 @@ class Refine3DParameters(JobParameters):
         0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
     )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
+    scale_correction: bool = parameter(
+        False, help="estimate each micrograph's (or rlnGroupName's) intensity scale", aliases=("scale",), advanced=True
+    )
     max_iterations: int = parameter(50, help="stop here, converged or not", ge=1, advanced=True)
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
@@ -160,6 +163,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         incr_size=params.incr_size,
         gridding_iterations=params.gridding_iterations,
         norm_correction=params.norm_correction,
+        scale_correction=params.scale_correction,
         absolute_grey=params.absolute_greyscale,
         low_precision=not params.exact,
         mask=mask,

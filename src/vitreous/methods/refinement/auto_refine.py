@@ -41,6 +41,7 @@ from vitreous.methods.refinement.auto_sampling import (
 )
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.gold_standard import combine, compare_halves, flatten_solvent
+from vitreous.methods.refinement.group_scale import renewed_scale, scale_shell
 from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.references import Maps
@@ -96,7 +97,9 @@ def start(
         )
     empty = torch.zeros(box // 2 + 1, dtype=torch.float64)
     nothing = torch.zeros(0, dtype=torch.float64)
-    half = HalfModel(density, noise, _FIRST_SIGMA_OFFSET / pixel_size, signal_power(density[None])[0], empty, nothing)
+    scale = torch.from_numpy(particles.first_scale()) if options.scale_correction else nothing
+    sigma_offset, tau2 = _FIRST_SIGMA_OFFSET / pixel_size, signal_power(density[None])[0]
+    half = HalfModel(density, noise, sigma_offset, tau2, empty, nothing, scale)
     blank = torch.zeros(0, 0, 0)
     return AutoRefineState(
         iteration=0,
@@ -182,6 +185,8 @@ def _half_pass(
     sums = MapSums(1, particles.box, max_shell, options.padding, options.device)
     total = Statistics.empty(particles.n_groups, particles.box, 1, 1)
     new_poses, directions = poses, half.directions
+    particles = particles.with_scale(half.scale.numpy())
+    known = scale_shell(half.tau2 / half.sigma2.clamp(min=1e-300)) if bool(half.sigma2.any()) else max_shell
     is_first = half.directions.numel() == 0
     most = options.first_samples if is_first and not options.absolute_grey else 2**62
     if is_local(schedule, options):
@@ -189,14 +194,14 @@ def _half_pass(
             flat = torch.zeros(1, len(sampling.rotations))
             prior = Prior(half.noise, half.sigma_offset, flat, candidates=candidates)
             expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
-            found, statistics = maximise(expectation, chunk, poses, sums)
+            found, statistics = maximise(expectation, chunk, poses, sums, scale_shell=known)
             new_poses = new_poses.put(chunk, found.take(chunk))
             total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
     else:
         sampling, grid = global_sampling(schedule, options, *shifted)
         prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions))
         expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
-        new_poses, statistics = maximise(expectation, mine, poses, sums)
+        new_poses, statistics = maximise(expectation, mine, poses, sums, scale_shell=known)
         directions = count_directions(grid, statistics.row_weights)
         total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
     if not options.norm_correction:
@@ -206,6 +211,7 @@ def _half_pass(
         noise=new_noise(total, particles.box, half.noise),
         sigma_offset=new_sigma_offset(total),
         directions=directions,
+        scale=torch.from_numpy(renewed_scale(total.products, particles, mine)),
     )
     inserted = sums.classes[0]
     # Maps are made on the CPU whatever device compared the images: it takes seconds, and states stay in one place.
@@ -257,7 +263,8 @@ def _accuracies(
     for number, half in enumerate(state.halves, 1):
         references = Maps([half.density.to(options.device)], max_shell, options.padding)
         mine = np.flatnonzero(state.half_sets == number)
-        found.append(accuracies(particles, mine, state.poses, references, half.noise, max_shell, generator))
+        seen = particles.with_scale(half.scale.numpy())
+        found.append(accuracies(seen, mine, state.poses, references, half.noise, max_shell, generator))
     return max(a for a, _ in found), max(b for _, b in found)
 
 

@@ -48,6 +48,7 @@ class AutoRefineOptions:
     incr_size: int = 10
     gridding_iterations: int = 0
     norm_correction: bool = True
+    scale_correction: bool = False
     absolute_grey: bool = False
     first_samples: int = 100
     low_precision: bool = True
@@ -72,7 +73,8 @@ class HalfModel:
 
     density: the reference that the next iteration compares with; noise; sigma_offset (pixels); tau2, sigma2: prior
     and error variance of the map's coefficients by shell; directions: posterior number of particles by HEALPix
-    pixel of the iteration's order (empty before the first).
+    pixel of the iteration's order (empty before the first); scale: intensity of each group of particles (empty: not
+    estimated).
     """
 
     density: Float[Tensor, "box box box"]
@@ -81,6 +83,7 @@ class HalfModel:
     tau2: Float[Tensor, "shells"]
     sigma2: Float[Tensor, "shells"]
     directions: Float[Tensor, "pixels"]
+    scale: Float[Tensor, "scale_groups"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -178,7 +181,7 @@ def state_from_arrays(arrays: dict[str, NDArray[np.generic]]) -> AutoRefineState
     )
 
 
-_HALF_TENSORS = ("density", "tau2", "sigma2", "directions")
+_HALF_TENSORS = ("density", "tau2", "sigma2", "directions", "scale")
 _SCALARS = (
     "iteration",
     "max_shell",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.fourier import lowpass, shift_images, to_fourier, to_real
@@ -18,6 +19,7 @@ from vitreous.core.masks import mask_images, soft_sphere
 from vitreous.methods.refinement.class_average import average
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
+from vitreous.methods.refinement.group_scale import renewed_scale, scale_shell
 from vitreous.methods.refinement.maximisation import AverageSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, load_images
@@ -58,6 +60,7 @@ class Options2D:
     revive_until: float = 0.6
     uniform_classes: bool = True
     norm_correction: bool = True
+    scale_correction: bool = False
     low_precision: bool = True
     perturb: float = 0.5
     padding: int = 2
@@ -71,7 +74,8 @@ class Classification:
     """The state after an iteration: all that the next one needs, and what the files tell.
 
     references: (k, box, box); sigma_offset in pixels; distribution, data_vs_prior, tau2, sigma2: by class (and
-    shell); max_shell: highest shell compared in this iteration; shell: resolution reached.
+    shell); max_shell: highest shell compared in this iteration; shell: resolution reached; scale: intensity of each
+    group of particles (empty: not estimated).
     """
 
     iteration: int
@@ -86,6 +90,7 @@ class Classification:
     max_shell: int
     shell: int
     log_likelihood: float = 0.0
+    scale: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     @property
     def average_max_probability(self) -> float:
@@ -127,11 +132,12 @@ def start(particles: ParticleSet, poses: Poses, options: Options2D) -> Classific
         sigma2=zero,
         max_shell=0,
         shell=shell,
+        scale=particles.first_scale() if options.scale_correction else np.zeros(0),
     )
 
 
 def _iterate(particles: ParticleSet, state: Classification, options: Options2D) -> Classification:
-    box = particles.box
+    box, particles = particles.box, particles.with_scale(state.scale)
     # RELION's ten shells are for boxes of a hundred pixels and more; in a small box they would be most of it
     max_shell = next_max_shell(state.shell, box, incr_size=min(options.incr_size, max(3, box // 12)))
     sampling = in_plane_sampling(
@@ -159,7 +165,9 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
     references = ClassAverages(state.references.to(options.device), max_shell, options.padding)
     sums = AverageSums(options.n_classes, box, max_shell, options.padding)
     expectation = Expectation(particles, references, sampling, prior, settings)
-    poses, statistics = maximise(expectation, np.arange(len(particles)), state.poses, sums)
+    known = scale_shell(state.data_vs_prior, at_least=state.shell if state.iteration == 1 else 2)
+    everyone = np.arange(len(particles))
+    poses, statistics = maximise(expectation, everyone, state.poses, sums, scale_shell=known)
     if not options.norm_correction:
         poses = replace(poses, norm=state.poses.norm)
     return _renew(replace(state, poses=poses, max_shell=max_shell), sums, statistics, particles, options)
@@ -191,6 +199,7 @@ def _renew(
         sigma2=torch.stack([one.sigma2 for one in solved]),
         shell=resolution_shell(data_vs_prior),
         log_likelihood=statistics.log_likelihood,
+        scale=renewed_scale(statistics.products, particles),
     )
 
 

@@ -33,10 +33,24 @@ def particle_set(dataset: Dataset, images: ImageSource, *, apply_ctf: bool = Tru
         columns = [_column(dataset, name, n) for name in (*_CTF_COLUMNS, "phase_shift")]
     else:
         columns = [torch.zeros(n, dtype=torch.float64) for _ in range(4)]
-    limits = limits_of(images, optics_group, dataset.optics.n_rows)
     return ParticleSet(
-        images, optics_group, microscopes_of(dataset, apply_ctf=apply_ctf), Defocus(*columns), apply_ctf, limits
+        images,
+        optics_group,
+        microscopes_of(dataset, apply_ctf=apply_ctf),
+        Defocus(*columns),
+        apply_ctf,
+        limits_of(images, optics_group, dataset.optics.n_rows),
+        scale_groups_of(dataset)[0],
     )
+
+
+def scale_groups_of(dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:
+    """Each particle's group for the intensity scale, from 0, and the groups' names: rlnGroupName, else micrographs."""
+    for name in ("group_name", "micrograph_name"):
+        if name in dataset.rows:
+            names, groups = np.unique(dataset.rows[name].astype(str), return_inverse=True)
+            return groups.astype(np.int64), names.tolist()
+    return np.zeros(len(dataset), dtype=np.int64), ["group_01"]
 
 
 def limits_of(images: ImageSource, optics_group: NDArray[np.int64], n_groups: int) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ Each orientation's sum goes once into its class's accumulator. The accumulators 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,8 @@ from vitreous.kernels.backproject import (
 )
 from vitreous.kernels.weighted_sums import WeightedSums, pair_totals, weighted_sums
 from vitreous.methods.refinement.expectation import Expectation, Posterior
-from vitreous.methods.refinement.particles import Poses
+from vitreous.methods.refinement.group_scale import signal_products
+from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.references import psi_of
 
 
@@ -92,7 +93,7 @@ class Statistics:
 
     residual: (groups, box // 2 + 1) expected |X - CTF P|^2 over each half-plane shell; group_sizes: particles a
     group; row_weights: (classes, R) posterior weight of each coarse orientation; offset_power: expected squared
-    distance of origins from their prior (pixels^2).
+    distance of origins from their prior (pixels^2); products: sums of X A and A^2 (group_scale.py), where wanted.
     """
 
     residual: Float[Tensor, "groups shells"]
@@ -102,6 +103,7 @@ class Statistics:
     log_likelihood: float = 0.0
     max_probability: float = 0.0
     n_particles: int = 0
+    products: Float[Tensor, "scale_groups 2"] = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
 
     @staticmethod
     def empty(n_groups: int, box: int, n_classes: int, n_rotations: int) -> Statistics:
@@ -127,14 +129,21 @@ class Statistics:
         self.log_likelihood += other.log_likelihood
         self.max_probability += other.max_probability
         self.n_particles += other.n_particles
+        self.products = self.products + other.products if len(self.products) else other.products
 
 
 def maximise(
-    expectation: Expectation, indices: NDArray[np.int64], poses: Poses, accumulators: Accumulators
+    expectation: Expectation,
+    indices: NDArray[np.int64],
+    poses: Poses,
+    accumulators: Accumulators,
+    *,
+    scale_shell: int = 0,
 ) -> tuple[Poses, Statistics]:
     """One pass over the particles `indices`: expectation, sums into accumulators, statistics, new poses.
 
-    poses: of all particles; returned with those of `indices` renewed.
+    poses: of all particles; returned with those of `indices` renewed. scale_shell: highest shell from which the scales
+    of the particles' groups are estimated (where they have scales).
     """
     e = expectation
     statistics = Statistics.empty(
@@ -153,6 +162,9 @@ def maximise(
             e.coefficients.shell_starts,
         )
         _insert(e, posterior, sums, accumulators)
+        if e.particles.scale is not None and scale_shell:
+            products = signal_products(posterior, sums, e.coefficients, min(scale_shell, e.coefficients.max_shell))
+            _add_products(statistics, e.particles, posterior.indices, products)
         residual = _residual(posterior, sums)
         _count(e, posterior, residual, statistics)
         # RELION's norm correction: root mean square of what the model leaves, relative to the others
@@ -163,6 +175,16 @@ def maximise(
         every = np.concatenate([part[0] for part in parts])
         renewed = poses.put(every, _join([part[1] for part in parts]))
     return renewed, statistics
+
+
+def _add_products(
+    statistics: Statistics, particles: ParticleSet, indices: NDArray[np.int64], products: NDArray[np.float64]
+) -> None:
+    assert particles.scale is not None and particles.scale_groups is not None
+    if not len(statistics.products):
+        statistics.products = torch.zeros(len(particles.scale), 2, dtype=torch.float64)
+    groups = torch.from_numpy(particles.scale_groups[indices])
+    statistics.products.index_add_(0, groups, torch.from_numpy(products))
 
 
 def _join(parts: list[Poses]) -> Poses:

@@ -22,6 +22,8 @@ class ParticleSet:
 
     optics_group: (n,) index into microscopes, from 0. defocus: (n,). apply_ctf False: the CTF is taken to be one.
     limits: highest frequency (1/A) that each group's images hold, where that is less than the grid does.
+    scale_groups: (n,) which group of particles (micrograph) each belongs to, from 0; scale: intensity of each such
+    group, a factor of its CTF (None: all one, and not estimated).
     """
 
     images: ImageSource
@@ -30,6 +32,8 @@ class ParticleSet:
     defocus: Defocus
     apply_ctf: bool = True
     limits: tuple[float, ...] = ()
+    scale_groups: NDArray[np.int64] | None = None
+    scale: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.optics_group)
@@ -56,13 +60,27 @@ class ParticleSet:
         return int(min(self.box // 2, lowest))
 
     def ctf(self, indices: NDArray[np.int64], coefficients: Coefficients) -> Float[Tensor, "n m"]:
-        """CTF of the particles at the packed coefficients, float32; 0 where an image holds nothing."""
+        """CTF of the particles at the packed coefficients times their group's scale, float32; 0 where there is no data."""
         k = coefficients.coordinates / (self.box * self.pixel_size)
         values = self._transfer(indices, k)
         if self.limits:
             highest = torch.tensor(self.limits, dtype=torch.float64)[torch.from_numpy(self.optics_group[indices])]
             values = values * (k.norm(dim=1) < highest[:, None])
+        if self.scale is not None and self.scale_groups is not None:
+            values = values * torch.from_numpy(self.scale[self.scale_groups[indices]]).to(values)[:, None]
         return values
+
+    def first_scale(self) -> NDArray[np.float64]:
+        """A scale of one for each group of particles."""
+        groups = self.scale_groups if self.scale_groups is not None else np.zeros(1, np.int64)
+        return np.ones(int(groups.max(initial=0)) + 1)
+
+    def with_scale(self, scale: NDArray[np.float64]) -> ParticleSet:
+        """The same particles with these scales of their groups (an empty array: as they are)."""
+        if not len(scale):
+            return self
+        groups = self.scale_groups if self.scale_groups is not None else np.zeros(len(self), np.int64)
+        return replace(self, scale=scale, scale_groups=groups)
 
     def _transfer(self, indices: NDArray[np.int64], k: Float[Tensor, "m 2"]) -> Float[Tensor, "n m"]:
         """CTF at frequencies (ky, kx) in 1/A."""
