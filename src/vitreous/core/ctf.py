@@ -52,6 +52,28 @@ class Defocus:
         return Defocus(self.u[index], self.v[index], self.angle[index], self.phase_shift[index])
 
 
+@dataclass(frozen=True)
+class CtfTreatment:
+    """How much of the CTF is in play, as RELION's options of these names say.
+
+    phase_flipped: the images were; only_flip_phases: nothing is known of amplitudes but their sign; intact_first_peak:
+    one up to the first peak, where the model is least to be trusted.
+    """
+
+    phase_flipped: bool = False
+    only_flip_phases: bool = False
+    intact_first_peak: bool = False
+
+    def values(self, phase: Float[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
+        """The CTF of phases (radians) from `phase_aberration`."""
+        values = torch.sin(phase)
+        if self.intact_first_peak:
+            values = torch.where(phase.abs() < 0.5 * math.pi, 1.0, values)
+        if self.phase_flipped:
+            return values.abs()
+        return torch.where(values < 0, -1.0, 1.0).to(values) if self.only_flip_phases else values
+
+
 def phase_aberration(k_squared: Tensor, angle: Tensor, microscope: Microscope, defocus: Defocus) -> Tensor:
     """chi + asin(Q0) in radians for (n,) defoci at frequencies of shape `grid`: returns (n, *grid).
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vitreous.core.ctf import CtfTreatment
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.images import ImageSource
@@ -15,7 +16,7 @@ from vitreous.io.particle_paths import locate_stacks
 from vitreous.io.refinement_files import ScaleGroups
 from vitreous.io.relion import read_dataset
 from vitreous.io.stacks import ParticleStack, open_stacks
-from vitreous.job import Context
+from vitreous.job import Context, JobParameters, parameter
 from vitreous.methods.refinement.common_grid import CommonGrid, Grid, GroupImages, choose_grid
 from vitreous.methods.refinement.dataset import (
     distortions_of,
@@ -28,8 +29,26 @@ from vitreous.methods.refinement.particles import ParticleSet
 log = logging.getLogger(__name__)
 
 
+class CtfParameters(JobParameters):
+    """How the CTF is treated: what every job that compares particles takes."""
+
+    ctf_phase_flipped: bool = parameter(False, help="the images have been phase-flipped", advanced=True)
+    only_flip_phases: bool = parameter(False, help="correct the CTF's phases, not its amplitudes", advanced=True)
+    ctf_intact_first_peak: bool = parameter(False, help="take the CTF to be one up to its first peak", advanced=True)
+
+    def treatment(self) -> CtfTreatment:
+        """These options as the methods take them."""
+        return CtfTreatment(self.ctf_phase_flipped, self.only_flip_phases, self.ctf_intact_first_peak)
+
+
 def read_particles(
-    input_star: str, context: Context, *, ctf: bool, diameter: float, like: Grid | None = None
+    input_star: str,
+    context: Context,
+    *,
+    ctf: bool,
+    diameter: float,
+    like: Grid | None = None,
+    treatment: CtfTreatment | None = None,
 ) -> tuple[Dataset, ParticleSet]:
     """The table and the images of a particle STAR file.
 
@@ -41,7 +60,7 @@ def read_particles(
         raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
     dataset = locate_stacks(dataset, context.project, path)
     images = open_images(dataset, context.project, ctf=ctf, like=like)
-    particles = particle_set(dataset, images, apply_ctf=ctf)
+    particles = particle_set(dataset, images, apply_ctf=ctf, treatment=treatment)
     if diameter > images.box * images.pixel_size:
         raise InputError(
             "--particle-diameter",

@@ -21,7 +21,7 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import mask_diameter, read_particles, scale_groups
+from vitreous.jobs._particles import CtfParameters, mask_diameter, read_particles, scale_groups
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
@@ -32,7 +32,7 @@ from vitreous.runtime.progress import track
 log = logging.getLogger(__name__)
 
 
-class Class2DParameters(JobParameters):
+class Class2DParameters(CtfParameters):
     """What `class2d` takes."""
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
@@ -113,7 +113,9 @@ class Class2D(Job):
 
 
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
-    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+    dataset, particles = read_particles(
+        params.input, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+    )
     if len(particles) < 2 * params.n_classes:
         raise InputError(
             context.project / params.input,

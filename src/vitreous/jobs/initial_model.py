@@ -26,7 +26,7 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import mask_diameter, read_particles
+from vitreous.jobs._particles import CtfParameters, mask_diameter, read_particles
 from vitreous.methods.refinement.align_symmetry import align_to_axes, symmetrise_density
 from vitreous.methods.refinement.dataset import poses_of, with_poses
 from vitreous.methods.refinement.initial_model import (
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 _EVERY = 10  # iterations between files
 
 
-class InitialModelParameters(JobParameters):
+class InitialModelParameters(CtfParameters):
     """What `initial-model` takes."""
 
     input: str = parameter(help="STAR file of particles, cleaned by 2D classification", aliases=("i",))
@@ -96,7 +96,9 @@ class InitialModelJob(Job):
     def run(self, params: Any, context: Context) -> Outputs:
         """Write initial_model.mrc, and run_itNNN_* of the run that was kept every ten iterations."""
         symmetry = canonical_name(params.symmetry)
-        dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+        dataset, particles = read_particles(
+            params.input, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+        )
         if len(particles) < 50 * params.n_classes:
             raise InputError(
                 context.project / params.input,

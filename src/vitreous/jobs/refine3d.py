@@ -18,7 +18,7 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import read_particles
+from vitreous.jobs._particles import CtfParameters, read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.auto_refine import auto_refine
@@ -38,7 +38,7 @@ from vitreous.runtime.progress import track
 log = logging.getLogger(__name__)
 
 
-class Refine3DParameters(JobParameters):
+class Refine3DParameters(CtfParameters):
     """What `refine3d` takes."""
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
@@ -124,8 +124,14 @@ class Refine3D(Job):
 
 
 def _read(params: Refine3DParameters, context: Context, like: Grid) -> tuple[Dataset, ParticleSet]:
-    diameter = params.particle_diameter
-    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=diameter, like=like)
+    dataset, particles = read_particles(
+        params.input,
+        context,
+        ctf=params.ctf,
+        diameter=params.particle_diameter,
+        like=like,
+        treatment=params.treatment(),
+    )
     if len(particles) < 4:
         path = context.project / params.input
         raise InputError(path, f"{len(particles)} particles are too few for two halves", "Give more particles.")

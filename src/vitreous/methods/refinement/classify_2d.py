@@ -263,7 +263,7 @@ def _random_averages(
         packed = everything.gather(to_fourier(mask_images(images, radius)))
         ctf = particles.ctf(indices, everything)
         mine = classes[torch.from_numpy(indices)]
-        data.index_add_(0, mine, packed * ctf)
+        data.index_add_(0, mine, packed * particles.data_weight(indices, everything, ctf))
         weight.index_add_(0, mine, ctf.square())
     images_ft = everything.scatter(data / (weight + 0.1 * weight.mean(1, keepdim=True)).clamp(min=1e-6))
     low = lowpass((box, box), particles.pixel_size, _ini_high(options, particles.pixel_size)).to(torch.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitreous.core.ctf import Defocus, Microscope
+from vitreous.core.ctf import CtfTreatment, Defocus, Microscope
 from vitreous.core.errors import InputError
 from vitreous.core.rotations import euler_to_matrix, matrix_to_euler
 from vitreous.data.dataset import Dataset
@@ -21,7 +21,9 @@ _MAGNIFICATION = ("magnification_xx", "magnification_xy", "magnification_yx", "m
 _BEAM_TILT = ("beam_tilt_x", "beam_tilt_y")
 
 
-def particle_set(dataset: Dataset, images: ImageSource, *, apply_ctf: bool = True) -> ParticleSet:
+def particle_set(
+    dataset: Dataset, images: ImageSource, *, apply_ctf: bool = True, treatment: CtfTreatment | None = None
+) -> ParticleSet:
     """Images and optics of a particle dataset. Raises InputError where the CTF is wanted and not there."""
     n = len(dataset)
     groups = {int(group): index for index, group in enumerate(dataset.optics["optics_group"])}
@@ -41,7 +43,25 @@ def particle_set(dataset: Dataset, images: ImageSource, *, apply_ctf: bool = Tru
         apply_ctf,
         limits_of(images, optics_group, dataset.optics.n_rows),
         scale_groups_of(dataset)[0],
+        treatment=treatment or CtfTreatment(),
+        b_factor=_envelope(dataset, "ctf_b_factor", 0.0),
+        ctf_scale=_envelope(dataset, "ctf_scale", 1.0),
+        premultiplied=_premultiplied(dataset),
     )
+
+
+def _envelope(dataset: Dataset, name: str, nothing: float) -> torch.Tensor | None:
+    """A column of the particles' own envelopes; None where it says nothing."""
+    if name not in dataset.rows or bool((dataset.rows[name] == nothing).all()):
+        return None
+    return _column(dataset, name, len(dataset))
+
+
+def _premultiplied(dataset: Dataset) -> tuple[bool, ...]:
+    """Groups whose images were multiplied by their CTF; empty where none was."""
+    name = "ctf_premultiplied"
+    flags = tuple(bool(value) for value in dataset.optics[name]) if name in dataset.optics else ()
+    return flags if any(flags) else ()
 
 
 def scale_groups_of(dataset: Dataset) -> tuple[NDArray[np.int64], list[str]]:

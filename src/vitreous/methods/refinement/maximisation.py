@@ -209,7 +209,8 @@ def _residual(posterior: Posterior, sums: WeightedSums) -> Float[Tensor, "n shel
     residual = posterior.images.shell_power.clone()
     n_shells = sums.gains.shape[1]
     sigma2 = posterior.images.sigma2[:, :n_shells].to(torch.float64)
-    residual[:, :n_shells] -= 2.0 * sigma2 * sums.gains
+    share = posterior.images.gain_share
+    residual[:, :n_shells] -= 2.0 * sigma2 * sums.gains * (1.0 if share is None else share[:, :n_shells])
     return residual.clamp(min=0.0)
 
 

@@ -34,7 +34,8 @@ class PreparedImages:
 
     masked: for comparison (DC weight zero: additive constants do not count); unmasked: for the sums;
     shell_power: float64 (n, box // 2 + 1) sum of |X|^2 of the masked images over each half-plane shell;
-    centres: (n, 2) whole-pixel shifts (y, x) already applied; sigma2: (n, box // 2 + 1) noise of each image.
+    centres: (n, 2) whole-pixel shifts (y, x) already applied; sigma2: (n, box // 2 + 1) noise of each image;
+    gain_share: (n, box // 2 + 1) see undo_premultiplication (None: one).
     """
 
     masked: WhitenedImages
@@ -42,6 +43,7 @@ class PreparedImages:
     shell_power: Float[Tensor, "n shells"]
     centres: NDArray[np.float64]
     sigma2: Float[Tensor, "n shells"]
+    gain_share: Float[Tensor, "n shells"] | None = None
 
     def take(self, members: NDArray[np.int64]) -> PreparedImages:
         """Some of the images."""
@@ -52,7 +54,30 @@ class PreparedImages:
             self.shell_power[chosen],
             self.centres[members],
             self.sigma2[chosen],
+            None if self.gain_share is None else self.gain_share[chosen],
         )
+
+
+def undo_premultiplication(
+    particles: ParticleSet, indices: NDArray[np.int64], power: Float[Tensor, "n shells"]
+) -> tuple[Float[Tensor, "n shells"], Float[Tensor, "n shells"] | None]:
+    """Power of images that were multiplied by their CTF (C) as if they had not been, and what that does to the signal.
+
+    The noise in a shell of n coefficients comes out right: sum |C X|^2 n / sum C^2. Of the signal C P so much is left
+    that its power has become `share` = n sum C^4 / (sum C^2)^2 times what it should be (for P alike within the shell):
+    gains in likelihood count so much when the residual is taken.
+    """
+    done = particles.is_premultiplied(indices)
+    if not bool(done.any()):
+        return power, None
+    everything = Coefficients.within(particles.box, particles.box // 2)
+    squares = particles.transfer(indices, everything).square()
+    n = everything.shell_counts().to(torch.float64)
+    second, fourth = everything.shell_sums(squares), everything.shell_sums(squares.square())
+    second = torch.where(done[:, None], second, n).clamp(min=1e-6).to(power.device)
+    fourth = torch.where(done[:, None], fourth, n).to(power.device)
+    n = n.to(power.device)
+    return power * n / second, n * fourth / second.square()
 
 
 def shift_whole_pixels(images: Float[Tensor, "n box box"], shifts: Int[Tensor, "n 2"]) -> Float[Tensor, "n box box"]:
@@ -93,16 +118,20 @@ def prepare(
     m = len(coefficients)
     masked_ft = everything.gather(to_fourier(mask_images(images, mask_radius)))
     unmasked_ft = coefficients.gather(to_fourier(images))
-    ctf = particles.ctf(indices, coefficients).to(device)
+    ctf = particles.ctf(indices, coefficients)
+    weight = particles.data_weight(indices, coefficients, ctf).to(device)
     sigma2 = noise.sigma2[torch.from_numpy(particles.optics_group[indices])].to(device)
-    weight = ctf / coefficients.spread(sigma2).to(torch.float32)
-    half_power = 0.5 * ctf * weight
+    precision = 1.0 / coefficients.spread(sigma2).to(torch.float32)
+    weight, half_power = weight * precision, 0.5 * ctf.to(device).square() * precision
     no_dc = torch.ones(m, device=device)
     no_dc[coefficients.shells == 0] = 0.0
+    power = everything.shell_sums(masked_ft.abs().square())
+    power, gain_share = undo_premultiplication(particles, indices, power)
     return PreparedImages(
         WhitenedImages(masked_ft[:, :m] * (weight * no_dc), half_power * no_dc),
         WhitenedImages(unmasked_ft * weight, half_power),
-        everything.shell_sums(masked_ft.abs().square()),
+        power,
         centres,
         sigma2,
+        gain_share,
     )
