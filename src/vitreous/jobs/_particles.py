@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,28 @@ class CtfParameters(JobParameters):
     def treatment(self) -> CtfTreatment:
         """These options as the methods take them."""
         return CtfTreatment(self.ctf_phase_flipped, self.only_flip_phases, self.ctf_intact_first_peak)
+
+
+class ComparisonParameters(CtfParameters):
+    """How images are compared: what 2D and 3D refinement take."""
+
+    zero_mask: bool = parameter(
+        True, help="nothing outside the particle's mask (false: noise)", aliases=("zero_mask",), advanced=True
+    )
+    maximum_significants: int = parameter(
+        0, help="most samples kept for a particle (0: no limit)", aliases=("maxsig",), ge=0, advanced=True
+    )
+    strict_highres_exp: float = parameter(
+        0.0, help="finest detail that is compared, whatever the maps hold (0: no limit)", unit="A", ge=0, advanced=True
+    )
+
+    def comparison(self) -> dict[str, Any]:
+        """These options as the methods' options name them."""
+        return {
+            "zero_mask": self.zero_mask,
+            "max_significant": self.maximum_significants or 2**62,
+            "strict_highres": self.strict_highres_exp,
+        }
 
 
 def read_particles(

@@ -88,6 +88,7 @@ def _write_iteration(
         more={
             "rlnDoCorrectNorm": int(options.norm_correction),
             "rlnDoCorrectScale": int(options.scale_correction),
+            "rlnDoZeroMask": int(options.zero_mask),
             **_progress(state, particles.pixel_size),
         },
     )

@@ -21,7 +21,7 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import CtfParameters, mask_diameter, read_particles, scale_groups
+from vitreous.jobs._particles import ComparisonParameters, mask_diameter, read_particles, scale_groups
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
@@ -32,7 +32,7 @@ from vitreous.runtime.progress import track
 log = logging.getLogger(__name__)
 
 
-class Class2DParameters(CtfParameters):
+class Class2DParameters(ComparisonParameters):
     """What `class2d` takes."""
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
@@ -53,6 +53,7 @@ class Class2DParameters(CtfParameters):
     )
     oversampling: int = parameter(1, help="halvings of the steps for likely samples", ge=0, le=3, advanced=True)
     ctf: bool = parameter(True, help="correct for the CTF", aliases=("ctf",))
+    padding: int = parameter(2, help="oversampling of Fourier space", aliases=("pad",), ge=1, le=3, advanced=True)
     centre_classes: bool = parameter(
         True, help="bring the averages' centre of density to the middle", aliases=("center_classes",)
     )
@@ -135,6 +136,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         offset_range=params.offset_range,
         offset_step=params.offset_step,
         oversampling=params.oversampling,
+        padding=params.padding,
         adaptive_fraction=params.adaptive_fraction,
         incr_size=params.incr_size,
         ini_high=params.ini_high,
@@ -147,6 +149,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         memory=min(context.memory // 2, 2 << 30),
         seed=context.seed,
         device=context.device,
+        **params.comparison(),
     )
 
 
@@ -168,7 +171,11 @@ def _write(
         options.oversampling,
         options.adaptive_fraction,
         options.seed,
-        more={"rlnDoCorrectNorm": int(options.norm_correction), "rlnDoCorrectScale": int(options.scale_correction)},
+        more={
+            "rlnDoCorrectNorm": int(options.norm_correction),
+            "rlnDoCorrectScale": int(options.scale_correction),
+            "rlnDoZeroMask": int(options.zero_mask),
+        },
     )
     sampling = SamplingFile(
         options.psi_step, options.offset_range, options.offset_step, particles.pixel_size, options.perturb

@@ -18,7 +18,7 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import CtfParameters, read_particles
+from vitreous.jobs._particles import ComparisonParameters, read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.auto_refine import auto_refine
@@ -38,7 +38,7 @@ from vitreous.runtime.progress import track
 log = logging.getLogger(__name__)
 
 
-class Refine3DParameters(CtfParameters):
+class Refine3DParameters(ComparisonParameters):
     """What `refine3d` takes."""
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
@@ -82,8 +82,9 @@ class Refine3DParameters(CtfParameters):
     incr_size: int = parameter(
         10, help="shells looked at beyond the resolution reached", aliases=("incr_size",), ge=1, advanced=True
     )
-    gridding_iterations: int = parameter(
-        0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
+    gridding_iterations: int = parameter(0, help="iterations of gridding weights", ge=0, advanced=True)
+    skip_gridding: bool = parameter(
+        True, help="divide by the weights as they are (false: ten iterations of gridding weights)", advanced=True
     )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
     scale_correction: bool = parameter(
@@ -167,7 +168,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         padding=params.padding,
         adaptive_fraction=params.adaptive_fraction,
         incr_size=params.incr_size,
-        gridding_iterations=params.gridding_iterations,
+        gridding_iterations=params.gridding_iterations or (0 if params.skip_gridding else 10),
         norm_correction=params.norm_correction,
         scale_correction=params.scale_correction,
         absolute_grey=params.absolute_greyscale,
@@ -177,6 +178,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         memory=min(context.memory // 4, 3 << 29),
         seed=context.seed,
         device=context.device,
+        **params.comparison(),
         **_fsc_option(params, mask, particles.pixel_size),
     )
     if options.first_order > options.local_order:

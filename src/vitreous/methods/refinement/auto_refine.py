@@ -46,7 +46,13 @@ from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximi
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.references import Maps
 from vitreous.methods.refinement.sampling import Sampling
-from vitreous.methods.refinement.statistics import initial_noise, new_noise, new_sigma_offset, signal_power
+from vitreous.methods.refinement.statistics import (
+    initial_noise,
+    new_noise,
+    new_sigma_offset,
+    signal_power,
+    strict_shell,
+)
 
 _SURE = 0.1  # mean largest posterior weight from which the resolution may grow in leaps
 _FIRST_SIGMA_OFFSET = 10.0  # A
@@ -85,7 +91,8 @@ def start(
     density = to_real(to_fourier(reference.to(torch.float32), 3) * low, (box,) * 3, 3)
     density = flatten_solvent(density, pixel_size, options)
     generator = _generator(options.seed, 0)
-    noise = initial_noise(particles, poses, _mask_radius(particles, options), generator, device=options.device)
+    seen = _mask_radius(particles, options) if options.zero_mask else box
+    noise = initial_noise(particles, poses, seen, generator, device=options.device)
     schedule = first_schedule(options, shell)
     if not options.absolute_grey:
         sampling, _ = global_sampling(schedule, options, torch.eye(3, dtype=torch.float64), (0.0, 0.0))
@@ -233,7 +240,9 @@ def _expectation(
         mask_radius=_mask_radius(particles, options),
         coarse_shell=min(max_shell, coarse),
         adaptive_fraction=options.adaptive_fraction,
-        max_significant=max_significant,
+        max_significant=min(max_significant, options.max_significant),
+        zero_mask=options.zero_mask,
+        compared_shell=strict_shell(particles.box * particles.pixel_size, options.strict_highres),
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,

@@ -29,6 +29,7 @@ class AutoRefineOptions:
     mask: replaces the sphere around the references; absolute_grey: the reference's grey values are those of the
     data; first_samples: most coarse samples a particle keeps in the first iteration where they are not (a reference of
     guessed grey values says little about how sure a pose is; RELION then keeps one, by cross-correlation);
+    strict_highres: finest detail (A) that is compared (0: no limit); zero_mask: see preprocess.prepare;
     half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask).
     """
 
@@ -45,6 +46,9 @@ class AutoRefineOptions:
     padding: int = 2
     perturb: float = 0.5
     adaptive_fraction: float = 0.999
+    max_significant: int = 2**62
+    strict_highres: float = 0.0
+    zero_mask: bool = True
     incr_size: int = 10
     gridding_iterations: int = 0
     norm_correction: bool = True

@@ -34,6 +34,7 @@ from vitreous.methods.refinement.statistics import (
     next_max_shell,
     resolution_shell,
     signal_power,
+    strict_shell,
 )
 
 
@@ -42,7 +43,8 @@ class Options2D:
     """Options of 2D classification; defaults are RELION's.
 
     diameter: of the particle mask (A); psi_step (degrees), offset_range and offset_step (pixels) are those of the
-    coarse grid, before oversampling; ini_high: resolution (A) of the first averages (0: 15% of the diameter).
+    coarse grid, before oversampling; ini_high: resolution (A) of the first averages (0: 15% of the diameter);
+    strict_highres: finest detail (A) that is compared (0: no limit); zero_mask: see preprocess.prepare.
     """
 
     n_classes: int
@@ -54,6 +56,9 @@ class Options2D:
     offset_step: float = 2.0
     oversampling: int = 1
     adaptive_fraction: float = 0.999
+    max_significant: int = 2**62
+    strict_highres: float = 0.0
+    zero_mask: bool = True
     incr_size: int = 10
     ini_high: float = 0.0
     centre_classes: bool = True
@@ -115,7 +120,8 @@ def start(particles: ParticleSet, poses: Poses, options: Options2D) -> Classific
     """Averages of random subsets, unaligned and low-passed; noise from the images themselves."""
     generator = _generator(options.seed, 0)
     radius = options.diameter / (2 * particles.pixel_size)
-    noise = initial_noise(particles, poses, radius, generator, device=options.device)
+    seen = radius if options.zero_mask else particles.box
+    noise = initial_noise(particles, poses, seen, generator, device=options.device)
     references = _random_averages(particles, poses, options, generator)
     k, n_shells = options.n_classes, particles.box // 2 + 1
     zero = torch.zeros(k, n_shells, dtype=torch.float64)
@@ -153,6 +159,9 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
         mask_radius=options.diameter / (2 * particles.pixel_size),
         coarse_shell=min(max_shell, sampling.coarse_shell(box, particles.pixel_size, options.diameter)),
         adaptive_fraction=options.adaptive_fraction,
+        max_significant=options.max_significant,
+        zero_mask=options.zero_mask,
+        compared_shell=strict_shell(box * particles.pixel_size, options.strict_highres),
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,

@@ -33,7 +33,8 @@ class Settings:
     """How far and how finely to compare.
 
     max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
-    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). memory: bytes for one batch.
+    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). zero_mask, compared_shell: see
+    preprocess.prepare. memory: bytes for one batch.
     """
 
     max_shell: int
@@ -43,6 +44,8 @@ class Settings:
     max_significant: int = 2**62
     oversample_below: int = 1000
     low_precision: bool = True
+    zero_mask: bool = True
+    compared_shell: int = 0
     memory: int = 1 << 30
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
@@ -174,7 +177,17 @@ class Expectation:
 
     def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
         s = self.settings
-        return prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
+        return prepare(
+            self.particles,
+            indices,
+            poses,
+            self.prior.noise,
+            self.coefficients,
+            s.mask_radius,
+            s.device,
+            zero_mask=s.zero_mask,
+            compared_shell=s.compared_shell,
+        )
 
     def _weigh_all(
         self, indices: NDArray[np.int64], images: PreparedImages, samples: Samples, poses: Poses

@@ -23,8 +23,9 @@ class ParticleSet:
     optics_group: (n,) index into microscopes, from 0. defocus: (n,). apply_ctf False: the CTF is taken to be one.
     limits: highest frequency (1/A) that each group's images hold, where that is less than the grid does.
     scale_groups: (n,) which group of particles (micrograph) each belongs to, from 0; scale: intensity of each such
-    group, a factor of its CTF (None: all one, and not estimated). b_factor (A^2), ctf_scale: (n,) each particle's CTF is
-    multiplied by ctf_scale exp(-b_factor k^2 / 4). premultiplied: whether a group's images were multiplied by their CTF.
+    group, a factor of its CTF (None: all one, and not estimated). b_factor (A^2), ctf_scale: (n,) each particle's CTF
+    is multiplied by ctf_scale exp(-b_factor k^2 / 4). premultiplied: whose images were multiplied by their CTF, by
+    optics group.
     """
 
     images: ImageSource

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,11 +11,13 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.core.fourier import to_fourier
+from vitreous.core.fourier import from_shells, to_fourier, to_real
 from vitreous.core.masks import mask_images
 from vitreous.kernels.compare import WhitenedImages
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.particles import ParticleSet, Poses
+
+_FIELDS = 64  # white noise fields kept for filling what masks leave out
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,25 @@ def undo_premultiplication(
     return power * n / second, n * fourth / second.square()
 
 
+def noise_images(
+    noise: NoiseModel, groups: NDArray[np.int64], indices: NDArray[np.int64], box: int
+) -> Float[Tensor, "n box box"]:
+    """Gaussian noise of each image's group's power; always the same for the same particle.
+
+    A few fields serve all particles in turn: they are seen outside the mask alone, where no reference has anything to
+    compare them with, so that it does not matter that they are shared.
+    """
+    sigma2 = noise.sigma2[torch.from_numpy(groups)].cpu()
+    amplitude = from_shells(2.0 * sigma2, box).sqrt().to(torch.float32) / box
+    fields = _white_fields(box).index_select(0, torch.from_numpy(np.asarray(indices) % _FIELDS))
+    return to_real(fields * amplitude, (box, box)).to(noise.sigma2.device)
+
+
+@lru_cache(maxsize=2)
+def _white_fields(box: int) -> Tensor:
+    return to_fourier(torch.randn(_FIELDS, box, box, generator=torch.Generator().manual_seed(1)))
+
+
 def shift_whole_pixels(images: Float[Tensor, "n box box"], shifts: Int[Tensor, "n 2"]) -> Float[Tensor, "n box box"]:
     """Move images periodically by whole pixels (y, x)."""
     n, box = images.shape[0], images.shape[-1]
@@ -111,12 +133,20 @@ def prepare(
     coefficients: Coefficients,
     mask_radius: float,
     device: torch.device,
+    *,
+    zero_mask: bool = True,
+    compared_shell: int = 0,
 ) -> PreparedImages:
-    """Load and whiten a batch. mask_radius: particle radius in pixels (the soft edge lies outside it)."""
+    """Load and whiten a batch. mask_radius: particle radius in pixels (the soft edge lies outside it).
+
+    zero_mask False: outside the mask stands noise like the group's, not nothing. compared_shell: shells beyond it have
+    no weight in comparisons (0: all have).
+    """
     images, centres = load_images(particles, indices, poses, device)
+    fill = None if zero_mask else noise_images(noise, particles.optics_group[indices], indices, particles.box)
     everything = Coefficients.within(particles.box, particles.box // 2)
     m = len(coefficients)
-    masked_ft = everything.gather(to_fourier(mask_images(images, mask_radius)))
+    masked_ft = everything.gather(to_fourier(mask_images(images, mask_radius, fill=fill)))
     unmasked_ft = coefficients.gather(to_fourier(images))
     ctf = particles.ctf(indices, coefficients)
     weight = particles.data_weight(indices, coefficients, ctf).to(device)
@@ -125,6 +155,8 @@ def prepare(
     weight, half_power = weight * precision, 0.5 * ctf.to(device).square() * precision
     no_dc = torch.ones(m, device=device)
     no_dc[coefficients.shells == 0] = 0.0
+    if compared_shell:
+        no_dc[coefficients.shells > compared_shell] = 0.0
     power = everything.shell_sums(masked_ft.abs().square())
     power, gain_share = undo_premultiplication(particles, indices, power)
     return PreparedImages(

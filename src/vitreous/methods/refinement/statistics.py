@@ -60,6 +60,11 @@ def next_max_shell(shell: int, box: int, *, incr_size: int = 10) -> int:
     return min(box // 2, shell + incr_size)
 
 
+def strict_shell(extent: float, resolution: float) -> int:
+    """Highest shell of a box of `extent` A that may be compared, from a limit in A (0: no limit, as for the shell)."""
+    return max(1, int(extent / resolution)) if resolution > 0 else 0
+
+
 def initial_noise(
     particles: ParticleSet,
     poses: Poses,
