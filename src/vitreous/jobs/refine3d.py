@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._orientation_options import search_options
 from vitreous.jobs._particles import ComparisonParameters, read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
@@ -30,6 +32,7 @@ from vitreous.methods.refinement.auto_refine_state import (
     state_to_arrays,
 )
 from vitreous.methods.refinement.common_grid import Grid
+from vitreous.methods.refinement.dataset import poses_of
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
@@ -69,6 +72,24 @@ class Refine3DParameters(ComparisonParameters):
     auto_local_healpix_order: int = parameter(
         4, help="grid from which searches are local", aliases=("auto_local_healpix_order",), ge=1, le=9
     )
+    sigma_ang: float = parameter(
+        0.0, help="search locally from the start, about the angles given, with this spread (0: globally)", unit="deg",
+        ge=0, le=30, advanced=True,
+    )  # fmt: skip
+    limit_tilt: float = parameter(
+        0.0, help="positive: only side views, tilts of at least this; negative: only top views, at most (0: all)",
+        unit="deg", ge=-90, le=90, advanced=True,
+    )  # fmt: skip
+    sigma_tilt: float = parameter(
+        0.0, help="spread of the prior on the tilt, rlnAngleTiltPrior (0: none)", unit="deg", ge=0, advanced=True
+    )
+    sigma_psi: float = parameter(
+        0.0, help="spread of the prior on psi, rlnAnglePsiPrior (0: none)", unit="deg", ge=0, advanced=True
+    )
+    relax_symmetry: str = parameter(
+        "C1", help="point group whose mates local searches look at as well (with --sym C1)", aliases=("relax_sym",),
+        advanced=True,
+    )  # fmt: skip
     low_resol_join_halves: float = parameter(
         40.0, help="the halves share what is coarser than this", unit="A", aliases=("low_resol_join_halves",), ge=0
     )
@@ -107,7 +128,7 @@ class Refine3D(Job):
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
         given = read_map(context.project / params.reference)
         dataset, particles = _read(params, context, Grid(given.box, given.voxel_size))
-        options = _options(params, context, particles)
+        options = replace(_options(params, context, particles), **search_options(params, dataset, particles))
         reference = fit_reference(given, particles.box, particles.pixel_size)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, len(particles)) if context.resume else None
@@ -115,6 +136,8 @@ class Refine3D(Job):
             log.info("going on after iteration %d", resume.iteration)
         half_sets = resume.half_sets if resume is not None else _half_sets(dataset, context.seed)
         start, state = Poses.unknown(len(particles)), resume
+        if params.sigma_ang > 0:
+            start = poses_of(dataset, particles.pixel_size)
         for state in track(auto_refine(particles, start, half_sets, reference, options, resume), "refinement"):
             write_state(state, dataset, particles, options, context)
             save_checkpoint(checkpoint, state_to_arrays(state))

@@ -34,10 +34,10 @@ from vitreous.methods.refinement.auto_sampling import (
     direction_prior,
     first_schedule,
     global_sampling,
-    is_local,
     judge,
     local_samplings,
     perturbations,
+    searches_locally,
 )
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.gold_standard import combine, compare_halves, flatten_solvent
@@ -194,19 +194,20 @@ def _half_pass(
     new_poses, directions = poses, half.directions
     particles = particles.with_scale(half.scale.numpy())
     known = scale_shell(half.tau2 / half.sigma2.clamp(min=1e-300)) if bool(half.sigma2.any()) else max_shell
-    is_first = half.directions.numel() == 0
+    is_first = not bool(half.sigma2.any())
     most = options.first_samples if is_first and not options.absolute_grey else 2**62
-    if is_local(schedule, options):
+    origins = options.priors.origins
+    if searches_locally(schedule, options):
         for chunk, sampling, candidates in local_samplings(schedule, options, mine, poses.rotations, *shifted):
             flat = torch.zeros(1, len(sampling.rotations))
-            prior = Prior(half.noise, half.sigma_offset, flat, candidates=candidates)
+            prior = Prior(half.noise, half.sigma_offset, flat, origins, candidates)
             expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
             found, statistics = maximise(expectation, chunk, poses, sums, scale_shell=known)
             new_poses = new_poses.put(chunk, found.take(chunk))
             total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
     else:
         sampling, grid = global_sampling(schedule, options, *shifted)
-        prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions))
+        prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions), origins)
         expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
         new_poses, statistics = maximise(expectation, mine, poses, sums, scale_shell=known)
         directions = count_directions(grid, statistics.row_weights)

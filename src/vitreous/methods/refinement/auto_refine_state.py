@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitreous.core.fsc import fsc
 from vitreous.core.symmetry import order_of
+from vitreous.methods.refinement.orientation_priors import OrientationPriors
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 
@@ -29,8 +30,10 @@ class AutoRefineOptions:
     mask: replaces the sphere around the references; absolute_grey: the reference's grey values are those of the
     data; first_samples: most coarse samples a particle keeps in the first iteration where they are not (a reference of
     guessed grey values says little about how sure a pose is; RELION then keeps one, by cross-correlation);
-    strict_highres: finest detail (A) that is compared (0: no limit); zero_mask: see preprocess.prepare;
-    half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask).
+    sigma_ang: search locally from the start, about the poses given, with this standard deviation (degrees; 0: no);
+    relaxed_symmetry: local searches look at the mates in this group as well; strict_highres: finest detail (A) that
+    is compared (0: no limit); zero_mask: see preprocess.prepare; half_map_fsc: correlation of two unregularised
+    half-maps by shell (e.g. one corrected for a mask).
     """
 
     symmetry: str
@@ -49,6 +52,9 @@ class AutoRefineOptions:
     max_significant: int = 2**62
     strict_highres: float = 0.0
     zero_mask: bool = True
+    sigma_ang: float = 0.0
+    relaxed_symmetry: str = "C1"
+    priors: OrientationPriors = field(default_factory=OrientationPriors)
     incr_size: int = 10
     gridding_iterations: int = 0
     norm_correction: bool = True

@@ -21,13 +21,13 @@ from vitreous.core.so3 import (
     OrientationGrid,
     angular_step,
     n_in_plane,
-    neighbourhoods,
     orientation_grid,
     random_perturbation,
 )
 from vitreous.core.symmetry import reduce_to_asymmetric_unit
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, Schedule
 from vitreous.methods.refinement.expectation import Candidates
+from vitreous.methods.refinement.orientation_priors import nearby
 from vitreous.methods.refinement.sampling import Sampling, shift_grid
 
 # A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
@@ -35,6 +35,7 @@ _ACCURACY_SHARE = 0.75
 _PATIENCE = 1
 _LEAST_IMPROVEMENT = 0.9
 _LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time
+_PRIOR_CHUNK = 128  # particles whose priors on a whole grid are
 
 
 def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
@@ -45,6 +46,11 @@ def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
 def is_local(schedule: Schedule, options: AutoRefineOptions) -> bool:
     """Whether orientations are searched around each particle's last one alone."""
     return schedule.order >= options.local_order
+
+
+def searches_locally(schedule: Schedule, options: AutoRefineOptions) -> bool:
+    """Whether each particle has a list of orientations of its own: near its last one, or near what its priors say."""
+    return is_local(schedule, options) or options.sigma_ang > 0 or options.priors.of_particles
 
 
 def advance(state: AutoRefineState, options: AutoRefineOptions) -> Schedule:
@@ -109,7 +115,7 @@ def global_sampling(
     offset_perturbation: tuple[float, float],
 ) -> tuple[Sampling, OrientationGrid]:
     """All orientations of the asymmetric unit."""
-    grid = orientation_grid(schedule.order, options.symmetry, perturbation)
+    grid = options.priors.limited(orientation_grid(schedule.order, options.symmetry, perturbation))
     return _sampling(grid, schedule, options, offset_perturbation), grid
 
 
@@ -124,15 +130,25 @@ def local_samplings(
     """For chunks of the particles `indices` the orientations near their last ones, and each one's own list.
 
     rotations: of all particles. Particles that look alike stand together, so that they share projections. The
-    prior's standard deviation is the coarse step (twice the fine one), cut at three.
+    prior's standard deviation is the coarse step (twice the fine one), cut at three. While searches are not local yet,
+    the lists hold all that the particles' priors allow.
     """
-    sigma = angular_step(schedule.order)
+    still_global = not is_local(schedule, options)
+    sigma = options.sigma_ang if still_global and options.sigma_ang > 0 else angular_step(schedule.order)
     poses = reduce_to_asymmetric_unit(torch.from_numpy(rotations[indices]), options.symmetry)
     order = _by_direction(poses)
     n_all = len(rotations)
-    for first in range(0, len(indices), _LOCAL_CHUNK):
-        chosen = order[first : first + _LOCAL_CHUNK]
-        near = neighbourhoods(schedule.order, poses[torch.from_numpy(chosen)], sigma, perturbation)
+    whole = orientation_grid(schedule.order, options.symmetry, perturbation)
+    by_prior = still_global and options.sigma_ang <= 0
+    size = _PRIOR_CHUNK if by_prior else _LOCAL_CHUNK
+    for first in range(0, len(indices), size):
+        chosen = order[first : first + size]
+        if by_prior:
+            near = options.priors.whole_grid(options.priors.limited(whole), indices[chosen], options.symmetry)
+        else:
+            mine = poses[torch.from_numpy(chosen)]
+            near = nearby(schedule.order, mine, sigma, perturbation, options.relaxed_symmetry)
+            near = options.priors.restrict(near, whole, indices[chosen], options.symmetry)
         numbers, rows = np.unique(near.orientations.numpy(), return_inverse=True)
         grid = OrientationGrid(schedule.order, torch.from_numpy(numbers), perturbation)
         counts = np.zeros(n_all, dtype=np.int64)
