@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,9 @@ from vitreous.io.refinement_files import (
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
 from vitreous.jobs._particles import ComparisonParameters, mask_diameter, read_particles, scale_groups
+from vitreous.kernels.backproject import ImageAccumulator
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
+from vitreous.methods.refinement.classify_2d_batches import batch_plan, classify_2d_batches
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
@@ -30,6 +33,7 @@ from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
+_EVERY = 10  # mini-batches between files
 
 
 class Class2DParameters(ComparisonParameters):
@@ -37,7 +41,13 @@ class Class2DParameters(ComparisonParameters):
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
     n_classes: int = parameter(50, help="number of classes", aliases=("K",), ge=1, le=2000)
-    iterations: int = parameter(25, help="number of iterations", aliases=("iter",), ge=1, le=1000)
+    iterations: int = parameter(
+        0, help="number of iterations (0: 25, or 200 mini-batches)", aliases=("iter",), ge=0, le=1000
+    )
+    mini_batches: bool = parameter(
+        False, help="learn from a few hundred particles at a time, growing (as VDAM does): for large sets",
+        aliases=("grad",),
+    )  # fmt: skip
     particle_diameter: float = parameter(
         0.0, help="diameter of the circular mask (0: 90% of the box)", unit="A", aliases=("particle_diameter",), ge=0
     )
@@ -77,6 +87,14 @@ class Class2DParameters(ComparisonParameters):
     scale_correction: bool = parameter(
         False, help="estimate each micrograph's (or rlnGroupName's) intensity scale", aliases=("scale",), advanced=True
     )
+    initial_batch: int = parameter(
+        0, help="particles in the first mini-batches (0: 0.5%, 200 to 10,000)", aliases=("grad_ini_subset",), ge=0,
+        advanced=True,
+    )  # fmt: skip
+    final_batch: int = parameter(
+        0, help="particles in the last mini-batches (0: 5%, 1,000 to 100,000)", aliases=("grad_fin_subset",), ge=0,
+        advanced=True,
+    )  # fmt: skip
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
 
@@ -99,7 +117,10 @@ class Class2D(Job):
             log.info("going on after iteration %d", resume.iteration)
         state = resume
         left = options.iterations - (resume.iteration if resume else 0)
-        for state in track(classify_2d(particles, Poses.unknown(len(particles)), options, resume), "2D classes", left):
+        every = _EVERY if params.mini_batches else 1
+        for state in track(_states(params, particles, options, resume), "2D classes", left):
+            if state.iteration % every and state.iteration < options.iterations:
+                continue
             _write(state, dataset, particles, options, context)
             _save(checkpoint, state)
             log.info(
@@ -111,6 +132,17 @@ class Class2D(Job):
             )
         assert state is not None
         return _outputs(state, particles, context)
+
+
+def _states(
+    params: Class2DParameters, particles: ParticleSet, options: Options2D, resume: Classification | None
+) -> Iterator[Classification]:
+    """The state after each iteration, of whichever algorithm was asked for."""
+    start = Poses.unknown(len(particles))
+    if not params.mini_batches:
+        return classify_2d(particles, start, options, resume)
+    plan = batch_plan(options.n_classes, params.initial_batch, params.final_batch)
+    return classify_2d_batches(particles, start, options, plan, resume)
 
 
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
@@ -127,10 +159,11 @@ def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, Particl
 
 
 def _options(params: Class2DParameters, context: Context, particles: ParticleSet) -> Options2D:
+    few = {"max_significant": 5000} if params.mini_batches and not params.maximum_significants else {}
     return Options2D(
         n_classes=params.n_classes,
         diameter=mask_diameter(params.particle_diameter, particles),
-        iterations=params.iterations,
+        iterations=params.iterations or (200 if params.mini_batches else 25),
         tau2_fudge=params.tau2_fudge,
         psi_step=params.psi_step,
         offset_range=params.offset_range,
@@ -149,7 +182,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         memory=min(context.memory // 2, 2 << 30),
         seed=context.seed,
         device=context.device,
-        **params.comparison(),
+        **{**params.comparison(), **few},
     )
 
 
@@ -225,6 +258,10 @@ def _save(path: Path, state: Classification) -> None:
     for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2"):
         arrays[name] = getattr(state, name).numpy()
     arrays["noise"], arrays["scale"] = state.noise.sigma2.numpy(), state.scale
+    if state.sums:
+        arrays["sums_data"] = np.stack([one.data.numpy() for one in state.sums])
+        arrays["sums_weight"] = np.stack([one.weight.numpy() for one in state.sums])
+        arrays["sums_shape"] = np.array([state.sums[0].box, state.sums[0].padding, state.sums[0].max_radius])
     arrays["sigma_offset"] = np.float64(state.sigma_offset)
     arrays["log_likelihood"] = np.float64(state.log_likelihood)
     arrays["numbers"] = np.array([state.iteration, state.max_shell, state.shell])
@@ -249,11 +286,20 @@ def _load(path: Path, n_particles: int, n_classes: int) -> Classification | None
         shell=shell,
         log_likelihood=float(arrays["log_likelihood"]),
         scale=arrays["scale"].astype(np.float64),
+        sums=_load_sums(arrays),
         **{
             name: torch.from_numpy(arrays[name])
             for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2")
         },
     )
+
+
+def _load_sums(arrays: dict[str, Any]) -> tuple[ImageAccumulator, ...]:
+    if "sums_data" not in arrays:
+        return ()
+    shape = [int(value) for value in arrays["sums_shape"]]
+    pairs = zip(arrays["sums_data"], arrays["sums_weight"], strict=True)
+    return tuple(ImageAccumulator(torch.from_numpy(d), torch.from_numpy(w), *shape) for d, w in pairs)
 
 
 def _outputs(state: Classification, particles: ParticleSet, context: Context) -> Outputs:

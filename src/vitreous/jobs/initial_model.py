@@ -35,6 +35,7 @@ from vitreous.methods.refinement.initial_model import (
     initial_model,
     log_likelihood,
 )
+from vitreous.methods.refinement.mini_batches import BatchPlan
 from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.methods.refinement.rescaled import rescaled_for
 from vitreous.methods.refinement.statistics import initial_noise
@@ -130,8 +131,7 @@ def _options(
         tau2_fudge=params.tau2_fudge,
         initial_resolution=params.initial_resolution,
         final_resolution=params.final_resolution,
-        initial_batch=params.initial_batch,
-        final_batch=params.final_batch,
+        batches=BatchPlan(initial_batch=params.initial_batch, final_batch=params.final_batch),
         healpix_order=params.healpix_order,
         offset_range=params.offset_range * scale,
         offset_step=max(params.offset_step * scale, min(1.5, params.offset_step)),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from vitreous.data.table import Table
 from vitreous.io.mrc import read_image, write_image
 from vitreous.io.relion import read_dataset, read_table, write_dataset
 from vitreous.job import Context
+from vitreous.jobs import class2d as job
 from vitreous.jobs.class2d import Class2D
 from vitreous.methods.refinement.common_grid import CommonGrid, Grid, GroupImages
 
@@ -56,12 +58,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _run(project: Path, folder: str, iterations: int, *, resume: bool = False) -> Path:
+def _run(project: Path, folder: str, iterations: int, *, resume: bool = False, **more: Any) -> Path:
     directory = project / "Class2D" / folder
     directory.mkdir(parents=True, exist_ok=True)
     context = Context(project, directory, torch.device("cpu"), 1, 7, 1 << 30, resume)
     params = Class2D.Parameters(
-        input="particles.star", n_classes=2, iterations=iterations, ctf=False, psi_step=30.0, offset_range=2.0
+        input="particles.star", n_classes=2, iterations=iterations, ctf=False, psi_step=30.0, offset_range=2.0, **more
     )
     outputs = Class2D().run(params, context)
     assert outputs.nodes[f"Class2D/{folder}/run_it{iterations:03d}_data.star"] == (
@@ -101,6 +103,32 @@ def test_resumed_run_ends_with_the_same_bits(project: Path) -> None:
     first, second = (read_dataset(d / "run_it004_data.star").rows for d in (whole, resumed))
     for name in names:
         np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_mini_batches_are_resumed_from_their_running_sums(project: Path) -> None:
+    options = {"mini_batches": True, "initial_batch": 20, "final_batch": 40}
+    whole = _run(project, "job001", 23, **options)
+    assert [path.name for path in sorted(whole.glob("*_optimiser.star"))] == [
+        f"run_it{number:03d}_optimiser.star" for number in (10, 20, 23)
+    ]
+    (project / "Class2D/job002").mkdir()
+    context = Context(project, project / "Class2D/job002", torch.device("cpu"), 1, 7, 1 << 30)
+    params = Class2D.Parameters(
+        input="particles.star", n_classes=2, iterations=23, ctf=False, psi_step=30.0, offset_range=2.0, **options
+    )
+    states = job._states(params, *_read_options(params, context), None)
+    for state in states:
+        if state.iteration == 10:
+            job._save(context.directory / "checkpoint.npz", state)
+            break
+    resumed = _run(project, "job002", 23, resume=True, **options)
+    a, b = (read_image(folder / "run_it023_classes.mrcs")[0] for folder in (whole, resumed))
+    np.testing.assert_array_equal(a, b)
+
+
+def _read_options(params: Any, context: Context) -> tuple[Any, Any]:
+    _, particles = job._read(params, context)
+    return particles, job._options(params, context, particles)
 
 
 def test_too_many_classes_is_the_users_fault(project: Path) -> None:
