@@ -128,6 +128,14 @@ class Job(ABC):
     help: ClassVar[str]  # one line
     Parameters: ClassVar[type[JobParameters]]
 
+    @classmethod
+    def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:
+        """Parameters that go on from an iteration's _optimiser.star, as its files tell them.
+
+        Only for jobs that have the parameter `optimiser`.
+        """
+        raise NotImplementedError(cls.name)
+
     @abstractmethod
     def run(self, params: Any, context: Context) -> Outputs:
         """Read, call one method, write. Raises InputError for what the user can mend."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +110,36 @@ def open_images(dataset: Dataset, project: Path, *, ctf: bool, like: Grid | None
     grid = choose_grid([group.grid for group in groups], like)
     log.info("optics groups are brought to a box of %d pixels of %.4g A", grid.box, grid.pixel_size)
     return CommonGrid(groups, grid)
+
+
+class _Corrections(Protocol):
+    """Options of a method that say how images are corrected and compared."""
+
+    @property
+    def norm_correction(self) -> bool: ...
+    @property
+    def scale_correction(self) -> bool: ...
+    @property
+    def zero_mask(self) -> bool: ...
+    @property
+    def strict_highres(self) -> float: ...
+    @property
+    def incr_size(self) -> int: ...
+
+
+def optimiser_labels(particles: ParticleSet, options: _Corrections) -> dict[str, Any]:
+    """How images are corrected and compared, under the labels of RELION's optimiser file."""
+    return {
+        "rlnDoCorrectCtf": int(particles.apply_ctf),
+        "rlnCtfDataArePhaseFlipped": int(particles.treatment.phase_flipped),
+        "rlnDoOnlyFlipCtfPhases": int(particles.treatment.only_flip_phases),
+        "rlnDoIgnoreCtfUntilFirstPeak": int(particles.treatment.intact_first_peak),
+        "rlnDoCorrectNorm": int(options.norm_correction),
+        "rlnDoCorrectScale": int(options.scale_correction),
+        "rlnDoZeroMask": int(options.zero_mask),
+        "rlnHighresLimitExpectation": options.strict_highres or -1.0,
+        "rlnIncrementImageSize": options.incr_size,
+    }
 
 
 def scale_groups(dataset: Dataset, scale: NDArray[np.float64]) -> ScaleGroups | None:

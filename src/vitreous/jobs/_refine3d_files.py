@@ -21,7 +21,7 @@ from vitreous.io.refinement_files import (
     write_model,
 )
 from vitreous.job import Context
-from vitreous.jobs._particles import scale_groups
+from vitreous.jobs._particles import optimiser_labels, scale_groups
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, HalfModel
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.gold_standard import signal_to_noise
@@ -86,10 +86,10 @@ def _write_iteration(
         options.seed,
         split_halves=model is None,
         more={
-            "rlnDoCorrectNorm": int(options.norm_correction),
-            "rlnDoCorrectScale": int(options.scale_correction),
-            "rlnDoZeroMask": int(options.zero_mask),
-            **_progress(state, particles.pixel_size),
+            **optimiser_labels(particles, options),
+            "rlnJoinHalvesUntilThisResolution": options.join_halves,
+            "rlnAutoLocalSearchesHealpixOrder": options.local_order,
+            **_progress(state, particles),
         },
     )
     sampling = SamplingFile(
@@ -105,11 +105,12 @@ def _write_iteration(
     write_iteration(root, context.project, rows, model, optimiser, sampling)
 
 
-def _progress(state: AutoRefineState, pixel_size: float) -> dict[str, Any]:
+def _progress(state: AutoRefineState, particles: ParticleSet) -> dict[str, Any]:
     """Labels of RELION's optimiser file that tell how auto-refine goes."""
-    schedule = state.schedule
+    schedule, pixel_size = state.schedule, particles.pixel_size
     return {
         "rlnDoAutoRefine": 1,
+        "rlnBestResolutionThusFar": schedule.best_shell / (particles.box * pixel_size),
         "rlnNumberOfIterWithoutResolutionGain": schedule.no_gain,
         "rlnNumberOfIterWithoutChangingAssignments": schedule.no_change,
         "rlnChangesOptimalOrientations": state.rotation_change,

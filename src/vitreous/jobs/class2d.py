@@ -22,7 +22,8 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._particles import ComparisonParameters, mask_diameter, read_particles, scale_groups
+from vitreous.jobs._continuation import classification, parameters_2d
+from vitreous.jobs._particles import ComparisonParameters, mask_diameter, optimiser_labels, read_particles, scale_groups
 from vitreous.kernels.backproject import ImageAccumulator
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
 from vitreous.methods.refinement.classify_2d_batches import batch_plan, classify_2d_batches
@@ -95,6 +96,10 @@ class Class2DParameters(ComparisonParameters):
         0, help="particles in the last mini-batches (0: 5%, 1,000 to 100,000)", aliases=("grad_fin_subset",), ge=0,
         advanced=True,
     )  # fmt: skip
+    optimiser: str | None = parameter(
+        None, help="go on from this iteration: a run_itNNN_optimiser.star, ours or RELION's (--continue names it)",
+        advanced=True,
+    )  # fmt: skip
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
 
@@ -107,12 +112,19 @@ class Class2D(Job):
     help: ClassVar[str] = "classify particles in 2D"
     Parameters: ClassVar[type[JobParameters]] = Class2DParameters
 
+    @classmethod
+    def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:
+        """See Job."""
+        return parameters_2d(optimiser, project)
+
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_{data,model,optimiser,sampling}.star and _classes.mrcs after every iteration."""
         dataset, particles = _read(params, context)
         options = _options(params, context, particles)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _load(checkpoint, len(particles), options.n_classes) if context.resume else None
+        if resume is None and params.optimiser:
+            resume = classification(context.project / params.optimiser, context.project, particles, options.n_classes)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
         state = resume
@@ -204,11 +216,7 @@ def _write(
         options.oversampling,
         options.adaptive_fraction,
         options.seed,
-        more={
-            "rlnDoCorrectNorm": int(options.norm_correction),
-            "rlnDoCorrectScale": int(options.scale_correction),
-            "rlnDoZeroMask": int(options.zero_mask),
-        },
+        more=optimiser_labels(particles, options),
     )
     sampling = SamplingFile(
         options.psi_step, options.offset_range, options.offset_step, particles.pixel_size, options.perturb

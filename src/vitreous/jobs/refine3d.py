@@ -19,6 +19,7 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._continuation import auto_refine_state, parameters_3d
 from vitreous.jobs._orientation_options import search_options
 from vitreous.jobs._particles import ComparisonParameters, read_particles
 from vitreous.jobs._refine3d_files import resolution_of, write_end, write_state
@@ -112,6 +113,10 @@ class Refine3DParameters(ComparisonParameters):
         False, help="estimate each micrograph's (or rlnGroupName's) intensity scale", aliases=("scale",), advanced=True
     )
     max_iterations: int = parameter(50, help="stop here, converged or not", ge=1, advanced=True)
+    optimiser: str | None = parameter(
+        None, help="go on from this iteration: a run_itNNN_optimiser.star, ours or RELION's (--continue names it)",
+        advanced=True,
+    )  # fmt: skip
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
 
@@ -124,6 +129,11 @@ class Refine3D(Job):
     help: ClassVar[str] = "refine a 3D map to high resolution, two halves apart"
     Parameters: ClassVar[type[JobParameters]] = Refine3DParameters
 
+    @classmethod
+    def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:
+        """See Job."""
+        return parameters_3d(optimiser, project)
+
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
         given = read_map(context.project / params.reference)
@@ -132,6 +142,8 @@ class Refine3D(Job):
         reference = fit_reference(given, particles.box, particles.pixel_size)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, len(particles)) if context.resume else None
+        if resume is None and params.optimiser:
+            resume = auto_refine_state(context.project / params.optimiser, context.project, particles, options)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
         half_sets = resume.half_sets if resume is not None else _half_sets(dataset, context.seed)

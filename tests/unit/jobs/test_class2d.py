@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from vitreous.app.job_command import execute
 from vitreous.app.report.figures.class2d import figures
 from vitreous.core.ctf import Microscope
 from vitreous.core.errors import InputError
@@ -159,3 +161,49 @@ def test_groups_of_other_pixels_and_boxes_are_classified_together(project: Path)
     stack, pixel_size = read_image(directory / "run_it008_classes.mrcs")
     assert stack.shape == (2, BOX, BOX)
     assert pixel_size == pytest.approx(4.0)
+
+
+def test_a_new_job_goes_on_from_any_iteration(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--continue run_it002_optimiser.star: iterations 3 and 4 again, in a job of their own, from the STAR files."""
+    whole = _run(project, "job001", 4, scale_correction=True)
+    params = Class2D.continued(whole / "run_it002_optimiser.star", project)
+    assert (params["n_classes"], params["psi_step"], params["offset_range"]) == (2, 30.0, 2.0)
+    assert params["input"] == "Class2D/job001/run_it002_data.star"
+    assert params["scale_correction"]
+    assert not params["ctf"]
+    monkeypatch.chdir(project)
+    write_record(whole)
+    execute(Class2D, {"iterations": 4, "seed": 7}, resume="Class2D/job001/run_it002_optimiser.star")
+    again = project / "Class2D" / "job002"
+    assert sorted(path.name for path in again.glob("*_data.star")) == ["run_it003_data.star", "run_it004_data.star"]
+    a, b = (read_image(folder / "run_it004_classes.mrcs")[0] for folder in (whole, again))
+    np.testing.assert_allclose(a, b, atol=2e-4 * np.abs(a).max())
+    first, second = (read_dataset(folder / "run_it004_data.star").rows for folder in (whole, again))
+    np.testing.assert_allclose(first["psi"], second["psi"], atol=1e-4)
+    np.testing.assert_array_equal(first["class_number"], second["class_number"])
+
+
+def write_record(directory: Path) -> None:
+    """What the runner leaves beside the results."""
+    parameters = {"input": "particles.star", "n_classes": 2, "iterations": 4, "ctf": False, "psi_step": 30.0}
+    parameters |= {"offset_range": 2.0, "scale_correction": True}
+    (directory / "job.yaml").write_text(yaml.safe_dump({"job": "class2d", "parameters": parameters}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_classes": 3}, "has 2 classes, not 3"),
+        ({"optimiser": "particles.star"}, "no block data_optimiser_general"),
+        ({"input": "few.star"}, "is of 60 particles, not 20"),
+    ],
+)
+def test_what_cannot_be_continued(project: Path, change: dict[str, Any], message: str) -> None:
+    _run(project, "job001", 1)
+    dataset = read_dataset(project / "particles.star")
+    write_dataset(project / "few.star", dataset.take(np.arange(20)))
+    given = {"input": "particles.star", "n_classes": 2, "ctf": False}
+    given |= {"optimiser": "Class2D/job001/run_it001_optimiser.star", **change}
+    context = Context(project, project, torch.device("cpu"), 1, 7, 1 << 30)
+    with pytest.raises(InputError, match=message):
+        Class2D().run(Class2D.Parameters(**given), context)

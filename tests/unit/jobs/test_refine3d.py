@@ -9,6 +9,7 @@ import torch
 from vitreous.app.report.figures import refine3d as pictures
 from vitreous.core.errors import InputError
 from vitreous.core.fourier import shift_phases, to_real
+from vitreous.core.fsc import fsc
 from vitreous.core.rotations import euler_to_matrix, matrix_to_euler, random_rotations
 from vitreous.core.symmetry import symmetric_distance, symmetry_matrices
 from vitreous.data.dataset import Dataset
@@ -153,6 +154,29 @@ def test_searches_stay_where_they_are_told_to(particles, search, symmetry, reach
         off = torch.stack([tilt - given[1][:, None], torch.remainder(psi - given[2][:, None] + 180, 360) - 180])
         # within three deviations, but for the half step of the finer grid and the grid's perturbation
         assert float(off.abs().amax(0).amin(1).quantile(0.9)) < 24.0 + 15.0
+
+
+def test_a_new_job_goes_on_from_an_iteration(particles):
+    """From the STAR files and maps of iteration 2 to much the same end; a converged run has no more to do."""
+    project = particles[0]
+    whole = context(project)
+    Refine3D().run(Refine3DParameters(**OPTIONS), whole)
+    directory = project / "Refine3D/job001"
+    given = Refine3D.continued(directory / "run_it002_optimiser.star", project)
+    assert given["symmetry"] == "D2"
+    assert given["reference"] == "Refine3D/job001/run_it002_half1_class001.mrc"
+    again = Context(project, project / "Refine3D/job002", torch.device("cpu"), 1, 1, 1 << 30)
+    again.directory.mkdir()
+    options = {**given, "optimiser": "Refine3D/job001/run_it002_optimiser.star", "max_iterations": 3}
+    Refine3D().run(Refine3DParameters(**options), again)
+    assert not (again.directory / "run_it002_data.star").exists()
+    first, second = (read_map(folder / "run_class001.mrc").density for folder in (directory, again.directory))
+    assert float(fsc(first, second)[1:7].min()) > 0.95
+    halves = [read_dataset(folder / "run_data.star").rows["half_set"] for folder in (directory, again.directory)]
+    assert np.array_equal(*halves)
+    ended = {**options, "optimiser": "Refine3D/job001/run_it003_optimiser.star"}
+    with pytest.raises(InputError, match="has converged"):
+        Refine3D().run(Refine3DParameters(**ended), again)
 
 
 def test_reference_is_resampled_and_centred(generator):
