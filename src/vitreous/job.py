@@ -134,6 +134,14 @@ class Job(ABC):
     Parameters: ClassVar[type[JobParameters]]
     shared: ClassVar[bool] = False  # several ranks can work on it together (--ranks, torchrun, srun)
 
+    @classmethod
+    def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:
+        """Parameters that go on from an iteration's _optimiser.star, as its files tell them.
+
+        Only for jobs that have the parameter `optimiser`.
+        """
+        raise NotImplementedError(cls.name)
+
     @abstractmethod
     def run(self, params: Any, context: Context) -> Outputs:
         """Read, call one method, write. Raises InputError for what the user can mend."""

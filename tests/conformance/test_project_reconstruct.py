@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,39 @@ def test_relion_makes_our_map_from_our_sums(padding, tmp_path: Path, generator):
 
 def shell_power(volume, first, last):
     return float(shell_mean(to_fourier(volume, 3).abs().square(), BOX, 3)[first:last].sum())
+
+
+@pytest.mark.parametrize("option", ["phase_flipped", "only_flip_phases", "intact_first_peak", "premultiplied", "own"])
+def test_ctf_options_are_relions(option, tmp_path: Path, generator):
+    """The same map whichever way the CTF is treated; `own`: each particle's B factor and scale."""
+    volume = density(generator)
+    rotations, dataset = truth(generator)
+    images = our_projections(volume, rotations, dataset)
+    images += 0.3 * images.std() * torch.randn(images.shape, generator=generator)
+    if option in ("premultiplied", "phase_flipped"):
+        names = ("defocus_u", "defocus_v", "defocus_angle", "phase_shift")
+        defocus = Defocus(*(torch.from_numpy(dataset.rows[name]) for name in names))
+        factor = ctf((BOX, BOX), PIXEL, MICROSCOPE, defocus)
+        images = to_real(to_fourier(images) * (factor.sign() if option == "phase_flipped" else factor), (BOX, BOX))
+    if option == "premultiplied":
+        dataset = replace(dataset, optics=dataset.optics.with_columns(ctf_premultiplied=1))
+    if option == "own":
+        own = torch.rand(2, N, generator=generator, dtype=torch.float64).numpy()
+        dataset = dataset.with_columns(ctf_b_factor=60 * own[0], ctf_scale=0.5 + own[1])
+    write_image(tmp_path / "particles.mrcs", images, PIXEL)
+    write_dataset(tmp_path / "particles.star", dataset)
+    flag = {"phase_flipped": ["--ctf_phase_flipped"], "only_flip_phases": ["--only_flip_phases"]}.get(option, [])
+    flag = ["--ctf_intact_first_peak"] if option == "intact_first_peak" else flag
+    command = ["relion_reconstruct", "--i", "particles.star", "--o", "theirs.mrc", "--ctf", "--skip_gridding"]
+    run([*command, *flag], tmp_path)
+    directory = tmp_path / "Reconstruct" / "job001"
+    context = Context(tmp_path, directory, torch.device("cpu"), 1, 1, 1 << 30)
+    given = {
+        "ctf_phase_flipped": option == "phase_flipped",
+        "only_flip_phases": option == "only_flip_phases",
+        "ctf_intact_first_peak": option == "intact_first_peak",
+    }
+    ReconstructJob().run(ReconstructParameters(input="particles.star", **given), context)
+    ours, theirs = read_map(directory / "map.mrc"), read_map(tmp_path / "theirs.mrc")
+    curve = fsc(ours.density, theirs.density)
+    assert float(curve[1 : int(0.8 * BOX / 2) + 1].min()) >= 0.99, curve

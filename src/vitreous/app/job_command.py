@@ -56,7 +56,8 @@ def make_command(entry: Entry) -> click.Command:
             is_flag=False,
             flag_value="",
             metavar="[DIR]",
-            help="go on with the job in --o, in DIR (or a file in it), or with the last one of its kind",
+            help="go on with the job in --o, in DIR (or a file in it), or with the last one of its kind; "
+            "class2d and refine3d: from any run_itNNN_optimiser.star, RELION's too",
         ),
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
@@ -111,6 +112,8 @@ def execute(
     from vitreous.runtime.launch import is_first
 
     project = Project(root or _project_of(output))
+    if resume and "optimiser" in job.Parameters.model_fields and not _is_last(project.root / resume):
+        given, resume = _from_iteration(project, job, resume, given), None
     directory = _directory(project, job, output, resume)
     if resume is not None and directory is not None:
         given = {**_recorded(job, read_record(directory)), **given}
@@ -160,6 +163,25 @@ def _directory(project: Any, job: type[Job], output: str | None, resume: str | N
     if not found:
         raise InputError("--continue", f"this project has no {job.name} job yet", "Run it without --continue")
     return Path(found[-1])
+
+
+def _is_last(place: Path) -> bool:
+    """Whether this is no iteration's file, or that of the last iteration of a job of ours, which goes on in place."""
+    if not place.name.endswith("_optimiser.star"):
+        return True
+    newest = max(place.parent.glob("run_it*_optimiser.star"), default=None)
+    return (place.parent / "job.yaml").is_file() and place == newest
+
+
+def _from_iteration(project: Any, job: type[Job], optimiser: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a new job that goes on from an iteration: as recorded, or as RELION's files tell them."""
+    from vitreous.pipeline.project import read_record
+
+    place = project.root / optimiser
+    if not place.is_file():
+        raise InputError(optimiser, "there is no such file", "Give a run_itNNN_optimiser.star")
+    recorded = _recorded(job, read_record(place.parent)) or job.continued(place, project.root)
+    return {**recorded, "optimiser": optimiser, **given}
 
 
 def _recorded(job: type[Job], record: dict[str, Any] | None) -> dict[str, Any]:

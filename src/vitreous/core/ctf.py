@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitreous.core.aberrations import even_phase
 from vitreous.core.fourier import frequency_grid
 
 
@@ -24,11 +25,12 @@ def electron_wavelength(voltage: float) -> float:
 
 @dataclass(frozen=True)
 class Microscope:
-    """What the lens is: voltage (kV), cs (mm), amplitude_contrast (fraction)."""
+    """What the lens is: voltage (kV), cs (mm), amplitude_contrast (fraction), even_zernike (core/aberrations.py)."""
 
     voltage: float
     cs: float
     amplitude_contrast: float
+    even_zernike: tuple[float, ...] = ()
 
     @property
     def wavelength(self) -> float:
@@ -50,10 +52,32 @@ class Defocus:
         return Defocus(self.u[index], self.v[index], self.angle[index], self.phase_shift[index])
 
 
+@dataclass(frozen=True)
+class CtfTreatment:
+    """How much of the CTF is in play, as RELION's options of these names say.
+
+    phase_flipped: the images were; only_flip_phases: nothing is known of amplitudes but their sign; intact_first_peak:
+    one up to the first peak, where the model is least to be trusted.
+    """
+
+    phase_flipped: bool = False
+    only_flip_phases: bool = False
+    intact_first_peak: bool = False
+
+    def values(self, phase: Float[Tensor, "*grid"]) -> Float[Tensor, "*grid"]:
+        """The CTF of phases (radians) from `phase_aberration`."""
+        values = torch.sin(phase)
+        if self.intact_first_peak:
+            values = torch.where(phase.abs() < 0.5 * math.pi, 1.0, values)
+        if self.phase_flipped:
+            return values.abs()
+        return torch.where(values < 0, -1.0, 1.0).to(values) if self.only_flip_phases else values
+
+
 def phase_aberration(k_squared: Tensor, angle: Tensor, microscope: Microscope, defocus: Defocus) -> Tensor:
     """chi + asin(Q0) in radians for (n,) defoci at frequencies of shape `grid`: returns (n, *grid).
 
-    k_squared in 1/A^2; angle: atan2(ky, kx) in radians.
+    The even aberrations, where there are any, are taken off. k_squared in 1/A^2; angle: atan2(ky, kx) in radians.
     """
     lam = microscope.wavelength
     extra = (...,) + (None,) * k_squared.dim()
@@ -61,7 +85,11 @@ def phase_aberration(k_squared: Tensor, angle: Tensor, microscope: Microscope, d
     dz = 0.5 * (u + v) + 0.5 * (u - v) * torch.cos(2.0 * (angle - axis))
     offset = torch.deg2rad(defocus.phase_shift)[extra] + math.asin(microscope.amplitude_contrast)
     spherical = 0.5 * math.pi * microscope.cs * 1e7 * lam**3 * k_squared**2
-    return math.pi * lam * dz * k_squared - spherical + offset
+    phase = math.pi * lam * dz * k_squared - spherical + offset
+    if any(microscope.even_zernike):
+        k = k_squared.sqrt()
+        phase = phase - even_phase(microscope.even_zernike, k * torch.sin(angle), k * torch.cos(angle))
+    return phase
 
 
 def ctf(

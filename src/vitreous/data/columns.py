@@ -43,6 +43,12 @@ COLUMNS: tuple[Column, ...] = (
     _c("ctf_premultiplied", "bool", "", "rlnCtfDataAreCtfPremultiplied", "images are multiplied by their CTF"),
     _c("beam_tilt_x", "float", "mrad", "rlnBeamTiltX", "beam tilt in x"),
     _c("beam_tilt_y", "float", "mrad", "rlnBeamTiltY", "beam tilt in y"),
+    _c("odd_zernike", "str", "", "rlnOddZernike", "odd aberrations, [a,b,...] in radians and 1/A"),
+    _c("even_zernike", "str", "", "rlnEvenZernike", "even aberrations, [a,b,...] in radians and 1/A"),
+    _c("magnification_xx", "float", "", "rlnMagMat00", "anisotropic magnification: x of frequencies from x"),
+    _c("magnification_xy", "float", "", "rlnMagMat01", "anisotropic magnification: x of frequencies from y"),
+    _c("magnification_yx", "float", "", "rlnMagMat10", "anisotropic magnification: y of frequencies from x"),
+    _c("magnification_yy", "float", "", "rlnMagMat11", "anisotropic magnification: y of frequencies from y"),
     # movies and micrographs
     _c("movie_name", "str", "", "rlnMicrographMovieName", "movie file"),
     _c("micrograph_name", "str", "", "rlnMicrographName", "micrograph file"),

@@ -39,8 +39,20 @@ class ClassModel:
 
 
 @dataclass(frozen=True)
+class ScaleGroups:
+    """Groups of particles with an intensity scale of their own: names, numbers of particles, scales."""
+
+    names: list[str]
+    sizes: list[int]
+    scales: Float[np.ndarray, "n_groups"]
+
+
+@dataclass(frozen=True)
 class ModelFile:
-    """What a _model.star holds. max_shell: half the current size; sigma_offset in A; noise by optics group."""
+    """What a _model.star holds. max_shell: half the current size; sigma_offset in A; noise by optics group.
+
+    scale_groups None: the optics groups stand for them, with scales of one.
+    """
 
     ndim: int
     box: int
@@ -56,6 +68,7 @@ class ModelFile:
     noise: Float[np.ndarray, "groups n_shells"]
     group_sizes: list[int]
     padding: int = 2
+    scale_groups: ScaleGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -132,13 +145,13 @@ def write_model(path: Path, model: ModelFile) -> None:
         blocks[f"model_class_{number}"] = _class_curves(one, model, scale)
         if one.directions is not None:
             blocks[f"model_pdf_orient_class_{number}"] = Table({"rlnOrientationDistribution": one.directions})
-    n_groups = len(model.group_sizes)
+    groups = _groups(model)
     blocks["model_groups"] = Table(
         {
-            "rlnGroupNumber": np.arange(1, n_groups + 1),
-            "rlnGroupName": np.array([group_name(i) for i in range(1, n_groups + 1)], dtype=object),
-            "rlnGroupNrParticles": np.array(model.group_sizes),
-            "rlnGroupScaleCorrection": np.ones(n_groups),
+            "rlnGroupNumber": np.arange(1, len(groups.names) + 1),
+            "rlnGroupName": np.array(groups.names, dtype=object),
+            "rlnGroupNrParticles": np.array(groups.sizes),
+            "rlnGroupScaleCorrection": np.asarray(groups.scales),
         }
     )
     for number, sigma2 in enumerate(model.noise, 1):
@@ -146,6 +159,13 @@ def write_model(path: Path, model: ModelFile) -> None:
         blocks[f"model_optics_group_{number}"] = Table(curves)
         blocks[f"model_group_{number}"] = Table(curves)  # where RELION 3.1 looks for it
     write_tables(path, blocks)
+
+
+def _groups(model: ModelFile) -> ScaleGroups:
+    if model.scale_groups is not None:
+        return model.scale_groups
+    n = len(model.group_sizes)
+    return ScaleGroups([f"group_{i:02d}" for i in range(1, n + 1)], model.group_sizes, np.ones(n))
 
 
 def write_sampling(path: Path, sampling: SamplingFile) -> None:
@@ -188,7 +208,7 @@ def _general(model: ModelFile) -> dict[str, Any]:
         "rlnPixelSize": model.pixel_size,
         "rlnNrClasses": len(model.classes),
         "rlnNrBodies": 1,
-        "rlnNrGroups": len(model.group_sizes),
+        "rlnNrGroups": len(_groups(model).names),
         "rlnNrOpticsGroups": len(model.noise),
         "rlnTau2FudgeFactor": model.tau2_fudge,
         "rlnNormCorrectionAverage": model.norm,

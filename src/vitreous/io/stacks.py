@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.errors import InputError
@@ -110,6 +111,22 @@ class ParticleStack:
             raise InputError(stack.path, what, "Extract all particles with one box size.")
 
 
+def open_stacks(dataset: Dataset, project: str | Path) -> list[tuple[NDArray[np.int64], ParticleStack]]:
+    """The images of each optics group that has any: its rows and their source; sizes may differ between groups.
+
+    Raises InputError where there are no particles, and what ParticleStack raises.
+    """
+    if not len(dataset):
+        raise InputError("particles", "are none", "Give a STAR file with particles.")
+    found = []
+    for row, group in enumerate(dataset.optics["optics_group"]):
+        members = np.flatnonzero(dataset.rows["optics_group"] == group)
+        if len(members):
+            one = Dataset(dataset.kind, dataset.optics.take([row]), dataset.rows.take(members))
+            found.append((members, ParticleStack(one, project)))
+    return found
+
+
 def _locate(names: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names "000001@stack.mrcs" to distinct files, file of each image, index from 0 within it."""
     numbers = np.empty(len(names), dtype=np.int64)
@@ -129,7 +146,7 @@ def _pixel_size(dataset: Dataset, stack: MrcStack) -> float:
         sizes = np.unique(dataset.optics_of_rows("pixel_size"))
         if np.ptp(sizes) > _PIXEL_TOLERANCE * sizes[0]:
             what = f"have {len(sizes)} pixel sizes ({sizes.min():.4f} to {sizes.max():.4f} A)"
-            raise InputError("particles", what, "Process the optics groups apart or rescale them to one pixel size.")
+            raise InputError("particles", what, "Read each optics group by itself (open_stacks).")
         return float(sizes[0])
     if stack.pixel_size <= 0:
         raise InputError(stack.path, "has no pixel size, nor has the STAR file", "Add _rlnImagePixelSize.")

@@ -70,7 +70,7 @@ def _optimiser(state: Classification3D, options: Options3D, pixel_size: float) -
     more = {
         "rlnDoSkipAlign": int(not options.align),
         "rlnIncrementImageSize": options.incr_size,
-        "rlnHighresLimitExpectation": options.strict_high or -1.0,
+        "rlnHighresLimitExpectation": options.strict_highres or -1.0,
         "rlnChangesOptimalClasses": changes.classes,
         "rlnChangesOptimalOrientations": changes.rotations,
         "rlnChangesOptimalOffsets": changes.offsets * pixel_size,

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.fsc import shell_resolution
-from vitreous.io.refinement_files import ClassModel, ModelFile
+from vitreous.io.refinement_files import ClassModel, ModelFile, ScaleGroups
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 
@@ -24,6 +24,7 @@ def model_file(
     tau2_fudge: float,
     padding: int,
     ndim: int = 3,
+    scale_groups: ScaleGroups | None = None,
 ) -> ModelFile:
     """shells: the resolution reached and the highest one summed. sigma_offset in pixels."""
     reached, max_shell = shells
@@ -42,6 +43,7 @@ def model_file(
         noise=noise.sigma2.numpy(),
         group_sizes=np.bincount(particles.optics_group, minlength=particles.n_groups).tolist(),
         padding=padding,
+        scale_groups=scale_groups,
     )
 
 

@@ -20,6 +20,7 @@ from vitreous.io.refinement_files import (
 )
 from vitreous.job import Context
 from vitreous.jobs._model_file import model_file, resolution_of_shell
+from vitreous.jobs._particles import optimiser_labels, scale_groups
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, HalfModel
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.gold_standard import signal_to_noise
@@ -38,7 +39,9 @@ def write_state(
         root = iteration_root(context.directory, state.iteration, number)
         path = Path(f"{root}_class001.mrc")
         write_map(path, Volume(half.density, particles.pixel_size))
-        write_model(Path(f"{root}_model.star"), _model(state, half, particles, options, context.relative(path)))
+        write_model(
+            Path(f"{root}_model.star"), _model(state, half, dataset, particles, options, context.relative(path))
+        )
     root = iteration_root(context.directory, state.iteration)
     _write_iteration(root, state, dataset, particles, options, context, None)
 
@@ -54,7 +57,7 @@ def write_end(
     root = iteration_root(context.directory, None)
     path = Path(f"{root}_class001.mrc")
     write_map(path, Volume(state.density, pixel_size))
-    model = _model(state, state.halves[0], particles, options, context.relative(path))
+    model = _model(state, state.halves[0], dataset, particles, options, context.relative(path))
     _write_iteration(root, state, dataset, particles, options, context, model)
 
 
@@ -76,7 +79,12 @@ def _write_iteration(
         options.adaptive_fraction,
         options.seed,
         split_halves=model is None,
-        more=_progress(state, particles.pixel_size),
+        more={
+            **optimiser_labels(particles, options),
+            "rlnJoinHalvesUntilThisResolution": options.join_halves,
+            "rlnAutoLocalSearchesHealpixOrder": options.local_order,
+            **_progress(state, particles),
+        },
     )
     sampling = SamplingFile(
         angular_step(schedule.order),
@@ -91,11 +99,12 @@ def _write_iteration(
     write_iteration(root, context.project, rows, model, optimiser, sampling)
 
 
-def _progress(state: AutoRefineState, pixel_size: float) -> dict[str, Any]:
+def _progress(state: AutoRefineState, particles: ParticleSet) -> dict[str, Any]:
     """Labels of RELION's optimiser file that tell how auto-refine goes."""
-    schedule = state.schedule
+    schedule, pixel_size = state.schedule, particles.pixel_size
     return {
         "rlnDoAutoRefine": 1,
+        "rlnBestResolutionThusFar": schedule.best_shell / (particles.box * pixel_size),
         "rlnNumberOfIterWithoutResolutionGain": schedule.no_gain,
         "rlnNumberOfIterWithoutChangingAssignments": schedule.no_change,
         "rlnChangesOptimalOrientations": state.rotation_change,
@@ -108,7 +117,12 @@ def _progress(state: AutoRefineState, pixel_size: float) -> dict[str, Any]:
 
 
 def _model(
-    state: AutoRefineState, half: HalfModel, particles: ParticleSet, options: AutoRefineOptions, reference: str
+    state: AutoRefineState,
+    half: HalfModel,
+    dataset: Dataset,
+    particles: ParticleSet,
+    options: AutoRefineOptions,
+    reference: str,
 ) -> ModelFile:
     resolution = resolution_of_shell(particles, state.shell)
     one = ClassModel(
@@ -132,4 +146,5 @@ def _model(
         log_likelihood=state.log_likelihood,
         tau2_fudge=options.tau2_fudge,
         padding=options.padding,
+        scale_groups=scale_groups(dataset, half.scale.numpy()),
     )

@@ -164,7 +164,8 @@ def _lens(optics: dict[str, Any], row: dict[str, Any]) -> Lens | None:
     if not np.isfinite([u, v, angle, phase]).all():
         return None
     defocus = Defocus(*(torch.tensor([value], dtype=torch.float64) for value in (u, v, angle, phase)))
-    return Lens(Microscope(*(float(optics[name]) for name in needed)), defocus)
+    voltage, cs, amplitude_contrast = (float(optics[name]) for name in needed)
+    return Lens(Microscope(voltage, cs, amplitude_contrast), defocus)
 
 
 def _write_candidates(path: Path, found: Candidates) -> None:

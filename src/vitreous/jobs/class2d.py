@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +21,12 @@ from vitreous.io.refinement_files import (
     write_iteration,
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._continuation import classification, parameters_2d
 from vitreous.jobs._model_file import class_model, model_file, resolution_of_shell
-from vitreous.jobs._particles import mask_diameter, read_particles
+from vitreous.jobs._particles import ComparisonParameters, mask_diameter, optimiser_labels, read_particles, scale_groups
+from vitreous.kernels.backproject import ImageAccumulator
 from vitreous.methods.refinement.classify_2d import Classification, Options2D, classify_2d
+from vitreous.methods.refinement.classify_2d_batches import batch_plan, classify_2d_batches
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
@@ -32,14 +36,21 @@ from vitreous.runtime.progress import track
 from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
+_EVERY = 10  # mini-batches between files
 
 
-class Class2DParameters(JobParameters):
+class Class2DParameters(ComparisonParameters):
     """What `class2d` takes."""
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
     n_classes: int = parameter(50, help="number of classes", aliases=("K",), ge=1, le=2000)
-    iterations: int = parameter(25, help="number of iterations", aliases=("iter",), ge=1, le=1000)
+    iterations: int = parameter(
+        0, help="number of iterations (0: 25, or 200 mini-batches)", aliases=("iter",), ge=0, le=1000
+    )
+    mini_batches: bool = parameter(
+        False, help="learn from a few hundred particles at a time, growing (as VDAM does): for large sets",
+        aliases=("grad",),
+    )  # fmt: skip
     particle_diameter: float = parameter(
         0.0, help="diameter of the circular mask (0: 90% of the box)", unit="A", aliases=("particle_diameter",), ge=0
     )
@@ -55,6 +66,7 @@ class Class2DParameters(JobParameters):
     )
     oversampling: int = parameter(1, help="halvings of the steps for likely samples", ge=0, le=3, advanced=True)
     ctf: bool = parameter(True, help="correct for the CTF", aliases=("ctf",))
+    padding: int = parameter(2, help="oversampling of Fourier space", aliases=("pad",), ge=1, le=3, advanced=True)
     centre_classes: bool = parameter(
         True, help="bring the averages' centre of density to the middle", aliases=("center_classes",)
     )
@@ -75,6 +87,21 @@ class Class2DParameters(JobParameters):
         0.0, help="resolution of the first averages (0: 15% of the diameter)", unit="A", ge=0, advanced=True
     )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
+    scale_correction: bool = parameter(
+        False, help="estimate each micrograph's (or rlnGroupName's) intensity scale", aliases=("scale",), advanced=True
+    )
+    initial_batch: int = parameter(
+        0, help="particles in the first mini-batches (0: 0.5%, 200 to 10,000)", aliases=("grad_ini_subset",), ge=0,
+        advanced=True,
+    )  # fmt: skip
+    final_batch: int = parameter(
+        0, help="particles in the last mini-batches (0: 5%, 1,000 to 100,000)", aliases=("grad_fin_subset",), ge=0,
+        advanced=True,
+    )  # fmt: skip
+    optimiser: str | None = parameter(
+        None, help="go on from this iteration: a run_itNNN_optimiser.star, ours or RELION's (--continue names it)",
+        advanced=True,
+    )  # fmt: skip
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
 
@@ -88,17 +115,27 @@ class Class2D(Job):
     Parameters: ClassVar[type[JobParameters]] = Class2DParameters
     shared: ClassVar[bool] = True
 
+    @classmethod
+    def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:
+        """See Job."""
+        return parameters_2d(optimiser, project)
+
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_{data,model,optimiser,sampling}.star and _classes.mrcs after every iteration."""
         dataset, particles = _read(params, context)
         options = _options(params, context, particles)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _load(checkpoint, len(particles), options.n_classes) if context.resume else None
+        if resume is None and params.optimiser:
+            resume = classification(context.project / params.optimiser, context.project, particles, options.n_classes)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
         state = resume
         left = options.iterations - (resume.iteration if resume else 0)
-        for state in track(classify_2d(particles, Poses.unknown(len(particles)), options, resume), "2D classes", left):
+        every = _EVERY if params.mini_batches else 1
+        for state in track(_states(params, particles, options, resume), "2D classes", left):
+            if state.iteration % every and state.iteration < options.iterations:
+                continue
             if context.writes:
                 _write(state, dataset, particles, options, context)
                 _save(checkpoint, state)
@@ -113,8 +150,21 @@ class Class2D(Job):
         return _outputs(state, particles, context)
 
 
+def _states(
+    params: Class2DParameters, particles: ParticleSet, options: Options2D, resume: Classification | None
+) -> Iterator[Classification]:
+    """The state after each iteration, of whichever algorithm was asked for."""
+    start = Poses.unknown(len(particles))
+    if not params.mini_batches:
+        return classify_2d(particles, start, options, resume)
+    plan = batch_plan(options.n_classes, params.initial_batch, params.final_batch)
+    return classify_2d_batches(particles, start, options, plan, resume)
+
+
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
-    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+    dataset, particles = read_particles(
+        params.input, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+    )
     if len(particles) < 2 * params.n_classes:
         raise InputError(
             context.project / params.input,
@@ -125,20 +175,23 @@ def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, Particl
 
 
 def _options(params: Class2DParameters, context: Context, particles: ParticleSet) -> Options2D:
+    few = {"max_significant": 5000} if params.mini_batches and not params.maximum_significants else {}
     return Options2D(
         n_classes=params.n_classes,
         diameter=mask_diameter(params.particle_diameter, particles),
-        iterations=params.iterations,
+        iterations=params.iterations or (200 if params.mini_batches else 25),
         tau2_fudge=params.tau2_fudge,
         psi_step=params.psi_step,
         offset_range=params.offset_range,
         offset_step=params.offset_step,
         oversampling=params.oversampling,
+        padding=params.padding,
         adaptive_fraction=params.adaptive_fraction,
         incr_size=params.incr_size,
         ini_high=params.ini_high,
         centre_classes=params.centre_classes,
         norm_correction=params.norm_correction,
+        scale_correction=params.scale_correction,
         low_precision=not params.exact,
         uniform_classes=not params.class_prior,
         revive_until=params.revive_until,
@@ -146,6 +199,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         seed=context.seed,
         device=context.device,
         ranks=context.ranks or ALONE,
+        **{**params.comparison(), **few},
     )
 
 
@@ -155,7 +209,7 @@ def _write(
     root = iteration_root(context.directory, state.iteration)
     stack = Path(f"{root}_classes.mrcs")
     write_image(stack, state.references.numpy(), particles.pixel_size)
-    model = _model(state, particles, options, context.relative(stack))
+    model = _model(state, dataset, particles, options, context.relative(stack))
     optimiser = OptimiserFile(
         state.iteration,
         options.iterations,
@@ -163,6 +217,7 @@ def _write(
         options.oversampling,
         options.adaptive_fraction,
         options.seed,
+        more=optimiser_labels(particles, options),
     )
     sampling = SamplingFile(
         options.psi_step, options.offset_range, options.offset_step, particles.pixel_size, options.perturb
@@ -171,7 +226,9 @@ def _write(
     write_iteration(root, context.project, with_columns, model, optimiser, sampling)
 
 
-def _model(state: Classification, particles: ParticleSet, options: Options2D, stack: str) -> ModelFile:
+def _model(
+    state: Classification, dataset: Dataset, particles: ParticleSet, options: Options2D, stack: str
+) -> ModelFile:
     classes = [
         class_model(particles, f"{k + 1:06d}@{stack}", share, (state.data_vs_prior[k], state.sigma2[k], state.tau2[k]))
         for k, share in enumerate(state.distribution)
@@ -187,6 +244,7 @@ def _model(state: Classification, particles: ParticleSet, options: Options2D, st
         tau2_fudge=options.tau2_fudge,
         padding=options.padding,
         ndim=2,
+        scale_groups=scale_groups(dataset, state.scale),
     )
 
 
@@ -194,7 +252,11 @@ def _save(path: Path, state: Classification) -> None:
     arrays: dict[str, Any] = {f"poses_{name}": getattr(state.poses, name) for name in Poses.__dataclass_fields__}
     for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2"):
         arrays[name] = getattr(state, name).numpy()
-    arrays["noise"] = state.noise.sigma2.numpy()
+    arrays["noise"], arrays["scale"] = state.noise.sigma2.numpy(), state.scale
+    if state.sums:
+        arrays["sums_data"] = np.stack([one.data.numpy() for one in state.sums])
+        arrays["sums_weight"] = np.stack([one.weight.numpy() for one in state.sums])
+        arrays["sums_shape"] = np.array([state.sums[0].box, state.sums[0].padding, state.sums[0].max_radius])
     arrays["sigma_offset"] = np.float64(state.sigma_offset)
     arrays["log_likelihood"] = np.float64(state.log_likelihood)
     arrays["numbers"] = np.array([state.iteration, state.max_shell, state.shell])
@@ -218,11 +280,21 @@ def _load(path: Path, n_particles: int, n_classes: int) -> Classification | None
         max_shell=max_shell,
         shell=shell,
         log_likelihood=float(arrays["log_likelihood"]),
+        scale=arrays["scale"].astype(np.float64),
+        sums=_load_sums(arrays),
         **{
             name: torch.from_numpy(arrays[name])
             for name in ("references", "distribution", "data_vs_prior", "tau2", "sigma2")
         },
     )
+
+
+def _load_sums(arrays: dict[str, Any]) -> tuple[ImageAccumulator, ...]:
+    if "sums_data" not in arrays:
+        return ()
+    shape = [int(value) for value in arrays["sums_shape"]]
+    pairs = zip(arrays["sums_data"], arrays["sums_weight"], strict=True)
+    return tuple(ImageAccumulator(torch.from_numpy(d), torch.from_numpy(w), *shape) for d, w in pairs)
 
 
 def _outputs(state: Classification, particles: ParticleSet, context: Context) -> Outputs:

@@ -23,7 +23,7 @@ from vitreous.io.relion import read_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
 from vitreous.jobs._class3d_files import read_state, write_state
 from vitreous.jobs._model_file import resolution_of_shell, ssnr_resolution
-from vitreous.jobs._particles import mask_diameter, read_particles
+from vitreous.jobs._particles import ComparisonParameters, mask_diameter, read_particles
 from vitreous.methods.refinement.classify_3d import classify_3d
 from vitreous.methods.refinement.classify_3d_state import (
     Classification3D,
@@ -44,7 +44,7 @@ _MAP_BYTES = 5  # float32 maps of a box held for each class: references, tau2 on
 _LEAST_BATCHES = 256 << 20
 
 
-class Class3DParameters(JobParameters):
+class Class3DParameters(ComparisonParameters):
     """What `class3d` takes."""
 
     input: str = parameter(
@@ -88,10 +88,6 @@ class Class3DParameters(JobParameters):
         False, help="the starting maps have the grey values of maps of these particles", advanced=True
     )
     ctf: bool = parameter(True, help="correct for the CTF", aliases=("ctf",))
-    strict_highres_exp: float = parameter(
-        0.0, help="compare nothing finer than this (0: no limit)", unit="A", aliases=("strict_highres_exp",), ge=0,
-        advanced=True,
-    )  # fmt: skip
     class_prior: bool = parameter(True, help="let large classes attract more, as RELION does", advanced=True)
     oversampling: int = parameter(1, help="halvings of the steps for likely samples", ge=0, le=3, advanced=True)
     adaptive_fraction: float = parameter(
@@ -122,7 +118,9 @@ class Class3D(Job):
         """Write run_itNNN_{data,model,optimiser,sampling}.star and a map a class after every iteration."""
         given = context.project / params.input
         star = data_of_optimiser(given) if is_optimiser(params.input) else params.input
-        dataset, particles = read_particles(star, context, ctf=params.ctf, diameter=params.particle_diameter)
+        dataset, particles = read_particles(
+            star, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+        )
         references = _references(params, context, particles)
         options = _options(params, context, particles, len(references))
         _check(params, dataset, options, len(references), context)
@@ -188,7 +186,6 @@ def _options(params: Class3DParameters, context: Context, particles: ParticleSet
         sigma_angle=params.sigma_angle,
         first_by_correlation=params.firstiter_cc,
         absolute_grey=params.absolute_greyscale,
-        strict_high=params.strict_highres_exp,
         uniform_classes=not params.class_prior,
         adaptive_fraction=params.adaptive_fraction,
         incr_size=params.incr_size,
@@ -201,6 +198,7 @@ def _options(params: Class3DParameters, context: Context, particles: ParticleSet
         seed=context.seed,
         device=context.device,
         ranks=context.ranks or ALONE,
+        **params.comparison(),
     )
 
 

@@ -18,7 +18,7 @@ from vitreous.io.movies import open_movie
 from vitreous.io.mrc import read_header
 from vitreous.io.particle_paths import locate_stacks
 from vitreous.io.relion import read_dataset, write_dataset
-from vitreous.io.stacks import ParticleStack
+from vitreous.io.stacks import ParticleStack, open_stacks
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
 from vitreous.runtime.progress import track
 
@@ -261,17 +261,25 @@ def _read_particles(path: Path, passthrough: str, context: Context) -> Dataset:
     return _read_star(path, "particles")
 
 
+def _of_groups(dataset: Dataset, stacks: list[tuple[Any, ParticleStack]], name: str) -> list[Any]:
+    """What the stacks of each optics group say: `box` or `pixel_size`; of groups without particles, the first's."""
+    known = {int(dataset.rows["optics_group"][members[0]]): getattr(stack, name) for members, stack in stacks}
+    return [known.get(int(group), getattr(stacks[0][1], name)) for group in dataset.optics["optics_group"]]
+
+
 def _import_particles(params: Any, context: Context) -> Outputs:
     path = context.project / params.particles
     dataset = _read_particles(path, params.passthrough, context)
     dataset = locate_stacks(dataset, context.project, path)
-    stack = ParticleStack(dataset, context.project)
-    stack.check()
+    stacks = open_stacks(dataset, context.project)
+    for _, each in stacks:
+        each.check()
+    stack = stacks[0][1]
     optics = dataset.optics
     if "box" not in optics:
-        optics = optics.with_columns(box=stack.box)
+        optics = optics.with_columns(box=_of_groups(dataset, stacks, "box"))
     if "pixel_size" not in optics:
-        optics = optics.with_columns(pixel_size=params.pixel_size or stack.pixel_size)
+        optics = optics.with_columns(pixel_size=params.pixel_size or _of_groups(dataset, stacks, "pixel_size"))
     if "image_dimensionality" not in optics:
         optics = optics.with_columns(image_dimensionality=2)
     for column in ("voltage", "cs", "amplitude_contrast"):

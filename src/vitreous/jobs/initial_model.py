@@ -26,7 +26,7 @@ from vitreous.io.refinement_files import (
 )
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
 from vitreous.jobs._model_file import model_file
-from vitreous.jobs._particles import mask_diameter, read_particles
+from vitreous.jobs._particles import CtfParameters, mask_diameter, read_particles
 from vitreous.methods.refinement.align_symmetry import align_to_axes, symmetrise_density
 from vitreous.methods.refinement.dataset import poses_of, with_poses
 from vitreous.methods.refinement.initial_model import (
@@ -35,6 +35,7 @@ from vitreous.methods.refinement.initial_model import (
     initial_model,
     log_likelihood,
 )
+from vitreous.methods.refinement.mini_batches import BatchPlan
 from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.methods.refinement.rescaled import rescaled_for
 from vitreous.methods.refinement.statistics import initial_noise
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 _EVERY = 10  # iterations between files
 
 
-class InitialModelParameters(JobParameters):
+class InitialModelParameters(CtfParameters):
     """What `initial-model` takes."""
 
     input: str = parameter(help="STAR file of particles, cleaned by 2D classification", aliases=("i",))
@@ -97,7 +98,9 @@ class InitialModelJob(Job):
     def run(self, params: Any, context: Context) -> Outputs:
         """Write initial_model.mrc, and run_itNNN_* of the run that was kept every ten iterations."""
         symmetry = canonical_name(params.symmetry)
-        dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+        dataset, particles = read_particles(
+            params.input, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+        )
         if len(particles) < 50 * params.n_classes:
             raise InputError(
                 context.project / params.input,
@@ -129,8 +132,7 @@ def _options(
         tau2_fudge=params.tau2_fudge,
         initial_resolution=params.initial_resolution,
         final_resolution=params.final_resolution,
-        initial_batch=params.initial_batch,
-        final_batch=params.final_batch,
+        batches=BatchPlan(initial_batch=params.initial_batch, final_batch=params.final_batch),
         healpix_order=params.healpix_order,
         offset_range=params.offset_range * scale,
         offset_step=max(params.offset_step * scale, min(1.5, params.offset_step)),

@@ -19,9 +19,11 @@ from vitreous.data.volume import Volume
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
+from vitreous.jobs._continuation import auto_refine_state, parameters_3d
 from vitreous.jobs._external_reconstruct import external_regulariser
 from vitreous.jobs._model_file import resolution_of_shell
-from vitreous.jobs._particles import read_particles
+from vitreous.jobs._orientation_options import search_options
+from vitreous.jobs._particles import ComparisonParameters, read_particles
 from vitreous.jobs._refine3d_files import write_end, write_state
 from vitreous.methods.maps.half_map_fsc import half_map_fsc
 from vitreous.methods.refinement.adaptive_prior import AdaptivePrior
@@ -33,6 +35,8 @@ from vitreous.methods.refinement.auto_refine_state import (
     state_from_arrays,
     state_to_arrays,
 )
+from vitreous.methods.refinement.common_grid import Grid
+from vitreous.methods.refinement.dataset import poses_of
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.memory_plan import MemoryPlan, Prior, plan_auto_refine
 from vitreous.methods.refinement.particles import ParticleSet, Poses
@@ -45,7 +49,7 @@ from vitreous.runtime.ranks import ALONE, Ranks
 log = logging.getLogger(__name__)
 
 
-class Refine3DParameters(JobParameters):
+class Refine3DParameters(ComparisonParameters):
     """What `refine3d` takes."""
 
     input: str = parameter(help="STAR file of particles", aliases=("i",))
@@ -76,6 +80,24 @@ class Refine3DParameters(JobParameters):
     auto_local_healpix_order: int = parameter(
         4, help="grid from which searches are local", aliases=("auto_local_healpix_order",), ge=1, le=9
     )
+    sigma_ang: float = parameter(
+        0.0, help="search locally from the start, about the angles given, with this spread (0: globally)", unit="deg",
+        ge=0, le=30, advanced=True,
+    )  # fmt: skip
+    limit_tilt: float = parameter(
+        0.0, help="positive: only side views, tilts of at least this; negative: only top views, at most (0: all)",
+        unit="deg", ge=-90, le=90, advanced=True,
+    )  # fmt: skip
+    sigma_tilt: float = parameter(
+        0.0, help="spread of the prior on the tilt, rlnAngleTiltPrior (0: none)", unit="deg", ge=0, advanced=True
+    )
+    sigma_psi: float = parameter(
+        0.0, help="spread of the prior on psi, rlnAnglePsiPrior (0: none)", unit="deg", ge=0, advanced=True
+    )
+    relax_symmetry: str = parameter(
+        "C1", help="point group whose mates local searches look at as well (with --sym C1)", aliases=("relax_sym",),
+        advanced=True,
+    )  # fmt: skip
     low_resol_join_halves: float = parameter(
         40.0, help="the halves share what is coarser than this", unit="A", aliases=("low_resol_join_halves",), ge=0
     )
@@ -89,8 +111,9 @@ class Refine3DParameters(JobParameters):
     incr_size: int = parameter(
         10, help="shells looked at beyond the resolution reached", aliases=("incr_size",), ge=1, advanced=True
     )
-    gridding_iterations: int = parameter(
-        0, help="iterations of gridding weights (0: RELION's skip_gridding)", ge=0, advanced=True
+    gridding_iterations: int = parameter(0, help="iterations of gridding weights", ge=0, advanced=True)
+    skip_gridding: bool = parameter(
+        True, help="divide by the weights as they are (false: ten iterations of gridding weights)", advanced=True
     )
     regularise: Literal["classic", "adaptive"] = parameter(
         "classic", help="one prior a shell, or one that follows the local agreement of the halves"
@@ -104,7 +127,14 @@ class Refine3DParameters(JobParameters):
         advanced=True,
     )
     norm_correction: bool = parameter(True, help="estimate each particle's contrast", aliases=("norm",), advanced=True)
+    scale_correction: bool = parameter(
+        False, help="estimate each micrograph's (or rlnGroupName's) intensity scale", aliases=("scale",), advanced=True
+    )
     max_iterations: int = parameter(50, help="stop here, converged or not", ge=1, advanced=True)
+    optimiser: str | None = parameter(
+        None, help="go on from this iteration: a run_itNNN_optimiser.star, ours or RELION's (--continue names it)",
+        advanced=True,
+    )  # fmt: skip
     exact: bool = parameter(False, help="no bfloat16 in the coarse pass (slower)", advanced=True)
 
 
@@ -118,18 +148,28 @@ class Refine3D(Job):
     Parameters: ClassVar[type[JobParameters]] = Refine3DParameters
     shared: ClassVar[bool] = True
 
+    @classmethod
+    def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:
+        """See Job."""
+        return parameters_3d(optimiser, project)
+
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_* after every iteration, run_* and the half-maps at the end."""
-        dataset, particles = _read(params, context)
-        options = _options(params, context, particles)
+        given = read_map(context.project / params.reference)
+        dataset, particles = _read(params, context, Grid(given.box, given.voxel_size))
+        options = replace(_options(params, context, particles), **search_options(params, dataset, particles))
         _check_memory(params, context, particles, options)
-        reference = fit_reference(read_map(context.project / params.reference), particles.box, particles.pixel_size)
+        reference = fit_reference(given, particles.box, particles.pixel_size)
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, len(particles)) if context.resume else None
+        if resume is None and params.optimiser:
+            resume = auto_refine_state(context.project / params.optimiser, context.project, particles, options)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
         half_sets = resume.half_sets if resume is not None else _half_sets(dataset, context.seed)
         start, state = Poses.unknown(len(particles)), resume
+        if params.sigma_ang > 0:
+            start = poses_of(dataset, particles.pixel_size)
         for state in track(auto_refine(particles, start, half_sets, reference, options, resume), "refinement"):
             if context.writes:
                 write_state(state, dataset, particles, options, context)
@@ -141,8 +181,15 @@ class Refine3D(Job):
         return _outputs(state, particles, context)
 
 
-def _read(params: Refine3DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
-    dataset, particles = read_particles(params.input, context, ctf=params.ctf, diameter=params.particle_diameter)
+def _read(params: Refine3DParameters, context: Context, like: Grid) -> tuple[Dataset, ParticleSet]:
+    dataset, particles = read_particles(
+        params.input,
+        context,
+        ctf=params.ctf,
+        diameter=params.particle_diameter,
+        like=like,
+        treatment=params.treatment(),
+    )
     if len(particles) < 4:
         path = context.project / params.input
         raise InputError(path, f"{len(particles)} particles are too few for two halves", "Give more particles.")
@@ -178,8 +225,9 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         padding=params.padding,
         adaptive_fraction=params.adaptive_fraction,
         incr_size=params.incr_size,
-        gridding_iterations=params.gridding_iterations,
+        gridding_iterations=params.gridding_iterations or (0 if params.skip_gridding else 10),
         norm_correction=params.norm_correction,
+        scale_correction=params.scale_correction,
         absolute_grey=params.absolute_greyscale,
         low_precision=not params.exact,
         mask=mask,
@@ -189,6 +237,7 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         device=context.device,
         ranks=context.ranks or ALONE,
         regularise=_regulariser(params, context, particles.pixel_size),
+        **params.comparison(),
         **_fsc_option(params, mask, particles.pixel_size),
     )
     if options.first_order > options.local_order:

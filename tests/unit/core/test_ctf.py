@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from vitreous.core.ctf import Defocus, Microscope, ctf, electron_wavelength
+from vitreous.core.ctf import CtfTreatment, Defocus, Microscope, ctf, electron_wavelength
 
 
 def defocus(u, v, angle, phase=0.0):
@@ -30,3 +30,14 @@ def test_astigmatism_is_larger_along_its_angle():
     along_x = math.sin(math.pi * scope.wavelength * 6000 * k * k)
     assert math.isclose(values[0, 8, 0].item(), along_y, rel_tol=1e-9)
     assert math.isclose(values[0, 0, 8].item(), along_x, rel_tol=1e-9)
+
+
+def test_treatments():
+    phase = torch.tensor([0.1, 1.0, 2.0, 4.0, 7.0], dtype=torch.float64)
+    sine = torch.sin(phase)
+    assert torch.equal(CtfTreatment().values(phase), sine)
+    assert torch.equal(CtfTreatment(phase_flipped=True).values(phase), sine.abs())
+    assert CtfTreatment(only_flip_phases=True).values(phase).tolist() == [1, 1, 1, -1, 1]
+    intact = CtfTreatment(intact_first_peak=True).values(phase)
+    assert intact[:2].tolist() == [1, 1]
+    assert torch.equal(intact[2:], sine[2:])

@@ -11,8 +11,8 @@ from vitreous.core.errors import InputError
 from vitreous.core.fourier import shift_phases, to_real
 from vitreous.core.fsc import fsc
 from vitreous.core.masks import soft_sphere
-from vitreous.core.rotations import random_rotations
-from vitreous.core.symmetry import symmetry_matrices
+from vitreous.core.rotations import euler_to_matrix, matrix_to_euler, random_rotations
+from vitreous.core.symmetry import symmetric_distance, symmetry_matrices
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
 from vitreous.data.volume import Volume
@@ -55,6 +55,10 @@ def particles(tmp_path, generator):
     )
     write_dataset(tmp_path / "particles.star", Dataset("particles", optics, rows))
     write_map(tmp_path / "map.mrc", Volume(resize(density, 28), PIXEL))
+    rot, tilt, psi = (angle.numpy() for angle in matrix_to_euler(rotations))
+    posed = {"rot": rot, "tilt": tilt, "psi": psi, "tilt_prior": tilt, "psi_prior": psi}
+    write_dataset(tmp_path / "posed.star", Dataset("particles", optics, rows.with_columns(**posed)))
+    write_map(tmp_path / "truth.mrc", Volume(density, PIXEL))
     return tmp_path, density
 
 
@@ -105,6 +109,9 @@ def test_files_metrics_figures_and_resume(particles):
         ({"solvent_correct_fsc": True}, "needs a mask"),
         ({"healpix_order": 6}, "local searches"),
         ({"regularise": "adaptive", "external_reconstruct": True}, "excludes --regularise adaptive"),
+        ({"sigma_ang": 5.0}, "needs particles with Euler angles"),
+        ({"sigma_tilt": 5.0}, "tilt_prior"),
+        ({"relax_symmetry": "C2"}, "goes with --sym C1"),
     ],
 )
 def test_what_the_user_can_mend(particles, options, message):
@@ -182,6 +189,59 @@ def test_halves_that_come_with_the_particles_are_kept(particles):
     options = {**OPTIONS, "input": "halves.star", "max_iterations": 1}
     Refine3D().run(Refine3DParameters(**options), context(project))
     assert np.array_equal(read_dataset(project / "Refine3D/job001/run_data.star").rows["half_set"], given)
+
+
+@pytest.mark.parametrize(
+    ("search", "symmetry", "reach"),
+    [
+        ({"sigma_ang": 4.0, "healpix_order": 3}, "D2", 18.0),
+        ({"sigma_ang": 4.0, "healpix_order": 3, "symmetry": "C1", "relax_symmetry": "D2"}, "D2", 18.0),
+        ({"sigma_tilt": 8.0, "sigma_psi": 8.0}, "D2", None),
+    ],
+)
+def test_searches_stay_where_they_are_told_to(particles, search, symmetry, reach):
+    """Near the angles given (or their mates), or with tilt and psi near their priors."""
+    project = particles[0]
+    options = {**OPTIONS, "input": "posed.star", "reference": "truth.mrc", "max_iterations": 1, **search}
+    Refine3D().run(Refine3DParameters(**options), context(project))
+    columns = ("rot", "tilt", "psi")
+    given, found = (
+        [torch.from_numpy(read_dataset(path).rows[name]) for name in columns]
+        for path in (project / "posed.star", project / "Refine3D/job001/run_data.star")
+    )
+    if reach is not None:
+        away = symmetric_distance(euler_to_matrix(*given), euler_to_matrix(*found), symmetry)
+        assert float(away.max()) < reach
+        assert float(away.median()) < 6.0
+    else:
+        mates = euler_to_matrix(*found)[:, None] @ symmetry_matrices(symmetry)
+        _, tilt, psi = matrix_to_euler(mates)
+        off = torch.stack([tilt - given[1][:, None], torch.remainder(psi - given[2][:, None] + 180, 360) - 180])
+        # within three deviations, but for the half step of the finer grid and the grid's perturbation
+        assert float(off.abs().amax(0).amin(1).quantile(0.9)) < 24.0 + 15.0
+
+
+def test_a_new_job_goes_on_from_an_iteration(particles):
+    """From the STAR files and maps of iteration 2 to much the same end; a converged run has no more to do."""
+    project = particles[0]
+    whole = context(project)
+    Refine3D().run(Refine3DParameters(**OPTIONS), whole)
+    directory = project / "Refine3D/job001"
+    given = Refine3D.continued(directory / "run_it002_optimiser.star", project)
+    assert given["symmetry"] == "D2"
+    assert given["reference"] == "Refine3D/job001/run_it002_half1_class001.mrc"
+    again = Context(project, project / "Refine3D/job002", torch.device("cpu"), 1, 1, 1 << 30)
+    again.directory.mkdir()
+    options = {**given, "optimiser": "Refine3D/job001/run_it002_optimiser.star", "max_iterations": 3}
+    Refine3D().run(Refine3DParameters(**options), again)
+    assert not (again.directory / "run_it002_data.star").exists()
+    first, second = (read_map(folder / "run_class001.mrc").density for folder in (directory, again.directory))
+    assert float(fsc(first, second)[1:7].min()) > 0.95
+    halves = [read_dataset(folder / "run_data.star").rows["half_set"] for folder in (directory, again.directory)]
+    assert np.array_equal(*halves)
+    ended = {**options, "optimiser": "Refine3D/job001/run_it003_optimiser.star"}
+    with pytest.raises(InputError, match="has converged"):
+        Refine3D().run(Refine3DParameters(**ended), again)
 
 
 def test_reference_is_resampled_and_centred(generator):

@@ -33,13 +33,14 @@ from vitreous.methods.refinement.auto_sampling import (
     direction_prior,
     first_schedule,
     global_sampling,
-    is_local,
     judge,
     local_samplings,
     perturbations,
+    searches_locally,
 )
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.gold_standard import combine, compare_halves
+from vitreous.methods.refinement.group_scale import renewed_scale, scale_shell
 from vitreous.methods.refinement.initial_reference import lowpassed
 from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
@@ -47,7 +48,13 @@ from vitreous.methods.refinement.reconstruct import complete
 from vitreous.methods.refinement.references import Maps
 from vitreous.methods.refinement.sampling import Sampling
 from vitreous.methods.refinement.solvent import flatten_solvent
-from vitreous.methods.refinement.statistics import initial_noise, new_noise, new_sigma_offset, signal_power
+from vitreous.methods.refinement.statistics import (
+    initial_noise,
+    new_noise,
+    new_sigma_offset,
+    signal_power,
+    strict_shell,
+)
 
 _SURE = 0.1  # mean largest posterior weight from which the resolution may grow in leaps
 _FIRST_SIGMA_OFFSET = 10.0  # A
@@ -85,7 +92,8 @@ def start(
     density = lowpassed(reference, pixel_size, options.ini_high)
     density = flatten_solvent(density, pixel_size, options.diameter, options.mask)
     generator = _generator(options.seed, 0)
-    noise = initial_noise(particles, poses, _mask_radius(particles, options), generator, device=options.device)
+    seen = _mask_radius(particles, options) if options.zero_mask else box
+    noise = initial_noise(particles, poses, seen, generator, device=options.device)
     schedule = first_schedule(options, shell)
     if not options.absolute_grey:
         sampling, _ = global_sampling(schedule, options, torch.eye(3, dtype=torch.float64), (0.0, 0.0))
@@ -97,7 +105,9 @@ def start(
         )
     empty = torch.zeros(box // 2 + 1, dtype=torch.float64)
     nothing = torch.zeros(0, dtype=torch.float64)
-    half = HalfModel(density, noise, _FIRST_SIGMA_OFFSET / pixel_size, signal_power(density[None])[0], empty, nothing)
+    scale = torch.from_numpy(particles.first_scale()) if options.scale_correction else nothing
+    sigma_offset, tau2 = _FIRST_SIGMA_OFFSET / pixel_size, signal_power(density[None])[0]
+    half = HalfModel(density, noise, sigma_offset, tau2, empty, nothing, scale)
     blank = torch.zeros(0, 0, 0)
     return AutoRefineState(
         iteration=0,
@@ -187,21 +197,24 @@ def _half_pass(
     sums = MapSums(1, particles.box, max_shell, options.padding, options.device)
     total = Statistics.empty(particles.n_groups, particles.box, 1, 1)
     new_poses, directions = poses, half.directions
-    is_first = half.directions.numel() == 0
+    particles = particles.with_scale(half.scale.numpy())
+    known = scale_shell(half.tau2 / half.sigma2.clamp(min=1e-300)) if bool(half.sigma2.any()) else max_shell
+    is_first = not bool(half.sigma2.any())
     most = options.first_samples if is_first and not options.absolute_grey else 2**62
-    if is_local(schedule, options):
+    origins = options.priors.origins
+    if searches_locally(schedule, options):
         for chunk, sampling, candidates in local_samplings(schedule, options, mine, poses.rotations, *shifted):
             flat = torch.zeros(1, len(sampling.rotations))
-            prior = Prior(half.noise, half.sigma_offset, flat, candidates=candidates)
+            prior = Prior(half.noise, half.sigma_offset, flat, origins, candidates)
             expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
-            found, statistics = maximise(expectation, chunk, poses, sums)
+            found, statistics = maximise(expectation, chunk, poses, sums, scale_shell=known)
             new_poses = new_poses.put(chunk, found.take(chunk))
             total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
     else:
         sampling, grid = global_sampling(schedule, options, *shifted)
-        prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions))
+        prior = Prior(half.noise, half.sigma_offset, direction_prior(grid, half.directions), origins)
         expectation = _expectation(particles, references, sampling, prior, max_shell, options, most)
-        new_poses, statistics = maximise(expectation, mine, poses, sums)
+        new_poses, statistics = maximise(expectation, mine, poses, sums, scale_shell=known)
         directions = options.ranks.sum_(count_directions(grid, statistics.row_weights))
         total.add_(replace(statistics, row_weights=statistics.row_weights.sum(1, keepdim=True)))
     sums.sum_(options.ranks)
@@ -213,6 +226,7 @@ def _half_pass(
         noise=new_noise(total, particles.box, half.noise),
         sigma_offset=new_sigma_offset(total),
         directions=directions,
+        scale=torch.from_numpy(renewed_scale(total.products, particles, mine)),
     )
     inserted = sums.classes[0]
     # Maps are made on the CPU whatever device compared the images: it takes seconds, and states stay in one place.
@@ -235,7 +249,9 @@ def _expectation(
         mask_radius=_mask_radius(particles, options),
         coarse_shell=min(max_shell, coarse),
         adaptive_fraction=options.adaptive_fraction,
-        max_significant=max_significant,
+        max_significant=min(max_significant, options.max_significant),
+        zero_mask=options.zero_mask,
+        compared_shell=strict_shell(particles.box * particles.pixel_size, options.strict_highres),
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,
@@ -266,7 +282,8 @@ def _accuracies(
     for number, half in enumerate(state.halves, 1):
         references = Maps([half.density.to(options.device)], max_shell, options.padding)
         mine = np.flatnonzero(state.half_sets == number)
-        found.append(accuracies(particles, mine, state.poses, references, half.noise, max_shell, generator))
+        seen = particles.with_scale(half.scale.numpy())
+        found.append(accuracies(seen, mine, state.poses, references, half.noise, max_shell, generator))
     return max(a for a, _ in found), max(b for _, b in found)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitreous.core.fsc import fsc
 from vitreous.core.symmetry import order_of
+from vitreous.methods.refinement.orientation_priors import OrientationPriors
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 from vitreous.methods.refinement.regularise import Regulariser, classic
@@ -31,8 +32,10 @@ class AutoRefineOptions:
     mask: replaces the sphere around the references; absolute_grey: the reference's grey values are those of the
     data; first_samples: most coarse samples a particle keeps in the first iteration where they are not (a reference of
     guessed grey values says little about how sure a pose is; RELION then keeps one, by cross-correlation);
-    half_map_fsc: correlation of two unregularised half-maps by shell (e.g. one corrected for a mask);
-    regularise: makes the references from the sums.
+    sigma_ang: search locally from the start, about the poses given, with this standard deviation (degrees; 0: no);
+    relaxed_symmetry: local searches look at the mates in this group as well; strict_highres: finest detail (A) that
+    is compared (0: no limit); zero_mask: see preprocess.prepare; half_map_fsc: correlation of two unregularised
+    half-maps by shell (e.g. one corrected for a mask); regularise: makes the references from the sums.
     """
 
     symmetry: str
@@ -48,9 +51,16 @@ class AutoRefineOptions:
     padding: int = 2
     perturb: float = 0.5
     adaptive_fraction: float = 0.999
+    max_significant: int = 2**62
+    strict_highres: float = 0.0
+    zero_mask: bool = True
+    sigma_ang: float = 0.0
+    relaxed_symmetry: str = "C1"
+    priors: OrientationPriors = field(default_factory=OrientationPriors)
     incr_size: int = 10
     gridding_iterations: int = 0
     norm_correction: bool = True
+    scale_correction: bool = False
     absolute_grey: bool = False
     first_samples: int = 100
     low_precision: bool = True
@@ -77,7 +87,8 @@ class HalfModel:
 
     density: the reference that the next iteration compares with; noise; sigma_offset (pixels); tau2, sigma2: prior
     and error variance of the map's coefficients by shell; directions: posterior number of particles by HEALPix
-    pixel of the iteration's order (empty before the first).
+    pixel of the iteration's order (empty before the first); scale: intensity of each group of particles (empty: not
+    estimated).
     """
 
     density: Float[Tensor, "box box box"]
@@ -86,6 +97,7 @@ class HalfModel:
     tau2: Float[Tensor, "shells"]
     sigma2: Float[Tensor, "shells"]
     directions: Float[Tensor, "pixels"]
+    scale: Float[Tensor, "scale_groups"] = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
 
 @dataclass(frozen=True)
@@ -183,7 +195,7 @@ def state_from_arrays(arrays: dict[str, NDArray[np.generic]]) -> AutoRefineState
     )
 
 
-_HALF_TENSORS = ("density", "tau2", "sigma2", "directions")
+_HALF_TENSORS = ("density", "tau2", "sigma2", "directions", "scale")
 _SCALARS = (
     "iteration",
     "max_shell",

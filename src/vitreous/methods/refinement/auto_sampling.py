@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.so3 import (
+    Neighbourhoods,
     OrientationGrid,
     angular_step,
     n_in_plane,
@@ -26,13 +27,15 @@ from vitreous.core.so3 import (
 )
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, Schedule
 from vitreous.methods.refinement.expectation import Candidates
-from vitreous.methods.refinement.local_search import local_searches
+from vitreous.methods.refinement.local_search import LOCAL_CHUNK, local_searches
+from vitreous.methods.refinement.orientation_priors import nearby
 from vitreous.methods.refinement.sampling import Sampling, shift_grid
 
 # A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
 _ACCURACY_SHARE = 0.75
 _PATIENCE = 1
 _LEAST_IMPROVEMENT = 0.9
+_PRIOR_CHUNK = 128  # particles whose priors on a whole grid are held at a time
 
 
 def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
@@ -43,6 +46,11 @@ def first_schedule(options: AutoRefineOptions, shell: int) -> Schedule:
 def is_local(schedule: Schedule, options: AutoRefineOptions) -> bool:
     """Whether orientations are searched around each particle's last one alone."""
     return schedule.order >= options.local_order
+
+
+def searches_locally(schedule: Schedule, options: AutoRefineOptions) -> bool:
+    """Whether each particle has a list of orientations of its own: near its last one, or near what its priors say."""
+    return is_local(schedule, options) or options.sigma_ang > 0 or options.priors.of_particles
 
 
 def advance(state: AutoRefineState, options: AutoRefineOptions) -> Schedule:
@@ -107,7 +115,7 @@ def global_sampling(
     offset_perturbation: tuple[float, float],
 ) -> tuple[Sampling, OrientationGrid]:
     """All orientations of the asymmetric unit."""
-    grid = orientation_grid(schedule.order, options.symmetry, perturbation)
+    grid = options.priors.limited(orientation_grid(schedule.order, options.symmetry, perturbation))
     return _sampling(grid, schedule, options, offset_perturbation), grid
 
 
@@ -121,16 +129,35 @@ def local_samplings(
 ) -> Iterator[tuple[NDArray[np.int64], Sampling, Candidates]]:
     """For chunks of the particles `indices` the orientations near their last ones, and each one's own list.
 
-    rotations: of all particles. The prior's standard deviation is the coarse step (twice the fine one).
+    rotations: of all particles. The prior's standard deviation is the coarse step (twice the fine one). While searches
+    are not local yet, the lists hold all that the particles' priors allow.
     """
+    still_global = not is_local(schedule, options)
+    priors, symmetry = options.priors, options.symmetry
+    if still_global and options.sigma_ang <= 0:
+        allowed = priors.limited(orientation_grid(schedule.order, symmetry, perturbation))
+        chunk = _PRIOR_CHUNK
+
+        def near_of(chosen: NDArray[np.int64], poses: Tensor) -> Neighbourhoods:
+            return priors.whole_grid(allowed, chosen, symmetry)
+    else:
+        sigma = options.sigma_ang if still_global else angular_step(schedule.order)
+        numbered = OrientationGrid(schedule.order, torch.zeros(0, dtype=torch.int64), perturbation)
+        chunk = LOCAL_CHUNK
+
+        def near_of(chosen: NDArray[np.int64], poses: Tensor) -> Neighbourhoods:
+            near = nearby(schedule.order, poses, sigma, perturbation, options.relaxed_symmetry)
+            return priors.restrict(near, numbered, chosen, symmetry)
+
     yield from local_searches(
         schedule.order,
-        angular_step(schedule.order),
-        options.symmetry,
+        perturbation,
+        symmetry,
         indices,
         rotations,
-        perturbation,
+        near_of,
         lambda grid: _sampling(grid, schedule, options, offset_perturbation),
+        chunk=chunk,
     )
 
 

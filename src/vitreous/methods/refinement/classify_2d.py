@@ -11,17 +11,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.fourier import lowpass, shift_images, to_fourier, to_real
 from vitreous.core.masks import mask_images, soft_sphere
+from vitreous.kernels.backproject import ImageAccumulator
 from vitreous.methods.refinement.class_average import average
+from vitreous.methods.refinement.class_upkeep import centres_of, dead_classes, follow_centres, revive_classes
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
+from vitreous.methods.refinement.group_scale import renewed_scale, scale_shell
 from vitreous.methods.refinement.maximisation import AverageSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, load_images
 from vitreous.methods.refinement.references import ClassAverages
+from vitreous.methods.refinement.running_sums import emptied, shifted
 from vitreous.methods.refinement.sampling import in_plane_sampling
 from vitreous.methods.refinement.statistics import (
     class_distribution,
@@ -32,6 +37,7 @@ from vitreous.methods.refinement.statistics import (
     next_max_shell,
     resolution_shell,
     signal_power,
+    strict_shell,
 )
 from vitreous.runtime.ranks import ALONE, Ranks
 
@@ -41,7 +47,8 @@ class Options2D:
     """Options of 2D classification; defaults are RELION's.
 
     diameter: of the particle mask (A); psi_step (degrees), offset_range and offset_step (pixels) are those of the
-    coarse grid, before oversampling; ini_high: resolution (A) of the first averages (0: 15% of the diameter).
+    coarse grid, before oversampling; ini_high: resolution (A) of the first averages (0: 15% of the diameter);
+    strict_highres: finest detail (A) that is compared (0: no limit); zero_mask: see preprocess.prepare.
     """
 
     n_classes: int
@@ -53,12 +60,16 @@ class Options2D:
     offset_step: float = 2.0
     oversampling: int = 1
     adaptive_fraction: float = 0.999
+    max_significant: int = 2**62
+    strict_highres: float = 0.0
+    zero_mask: bool = True
     incr_size: int = 10
     ini_high: float = 0.0
     centre_classes: bool = True
     revive_until: float = 0.6
     uniform_classes: bool = True
     norm_correction: bool = True
+    scale_correction: bool = False
     low_precision: bool = True
     perturb: float = 0.5
     padding: int = 2
@@ -73,7 +84,8 @@ class Classification:
     """The state after an iteration: all that the next one needs, and what the files tell.
 
     references: (k, box, box); sigma_offset in pixels; distribution, data_vs_prior, tau2, sigma2: by class (and
-    shell); max_shell: highest shell compared in this iteration; shell: resolution reached.
+    shell); max_shell: highest shell compared in this iteration; shell: resolution reached; scale: intensity of each
+    group of particles (empty: not estimated); sums: running sums of each class, where mini-batches keep them.
     """
 
     iteration: int
@@ -88,6 +100,8 @@ class Classification:
     max_shell: int
     shell: int
     log_likelihood: float = 0.0
+    scale: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    sums: tuple[ImageAccumulator, ...] = ()
 
     @property
     def average_max_probability(self) -> float:
@@ -104,19 +118,19 @@ def classify_2d(
     """
     state = resume or start(particles, poses, options)
     for iteration in range(state.iteration + 1, options.iterations + 1):
-        state = _iterate(particles, replace(state, iteration=iteration), options)
+        state = iterate(particles, replace(state, iteration=iteration), options)
         yield state
 
 
 def start(particles: ParticleSet, poses: Poses, options: Options2D) -> Classification:
     """Averages of random subsets, unaligned and low-passed; noise from the images themselves."""
-    generator = _generator(options.seed, 0)
+    generator = iteration_generator(options.seed, 0)
     radius = options.diameter / (2 * particles.pixel_size)
-    noise = initial_noise(particles, poses, radius, generator, device=options.device)
+    seen = radius if options.zero_mask else particles.box
+    noise = initial_noise(particles, poses, seen, generator, device=options.device)
     references = _random_averages(particles, poses, options, generator)
     k, n_shells = options.n_classes, particles.box // 2 + 1
     zero = torch.zeros(k, n_shells, dtype=torch.float64)
-    shell = max(1, round(particles.box * particles.pixel_size / _ini_high(options, particles.pixel_size)))
     return Classification(
         iteration=0,
         poses=poses,
@@ -128,12 +142,28 @@ def start(particles: ParticleSet, poses: Poses, options: Options2D) -> Classific
         tau2=signal_power(references),
         sigma2=zero,
         max_shell=0,
-        shell=shell,
+        shell=first_shell(particles, options),
+        scale=particles.first_scale() if options.scale_correction else np.zeros(0),
     )
 
 
-def _iterate(particles: ParticleSet, state: Classification, options: Options2D) -> Classification:
-    box = particles.box
+def iterate(particles: ParticleSet, state: Classification, options: Options2D) -> Classification:
+    """One iteration of expectation maximisation over all particles."""
+    state, sums, statistics = pass_over(particles, state, np.arange(len(particles)), options)
+    state = replace(state, distribution=class_distribution(statistics))
+    return renew(state, sums, statistics, particles, options)
+
+
+def first_shell(particles: ParticleSet, options: Options2D) -> int:
+    """Highest shell of the first averages."""
+    return max(1, round(particles.box * particles.pixel_size / _ini_high(options, particles.pixel_size)))
+
+
+def pass_over(
+    particles: ParticleSet, state: Classification, indices: NDArray[np.int64], options: Options2D
+) -> tuple[Classification, AverageSums, Statistics]:
+    """Expectation and sums over some particles: their poses and the highest shell are new in the state."""
+    box, particles = particles.box, particles.with_scale(state.scale)
     # RELION's ten shells are for boxes of a hundred pixels and more; in a small box they would be most of it
     max_shell = next_max_shell(state.shell, box, incr_size=min(options.incr_size, max(3, box // 12)))
     sampling = in_plane_sampling(
@@ -141,7 +171,7 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
         options.offset_range,
         options.offset_step,
         oversampling=options.oversampling,
-        generator=_generator(options.seed, state.iteration),
+        generator=iteration_generator(options.seed, state.iteration),
         perturb=options.perturb,
     )
     settings = Settings(
@@ -149,6 +179,9 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
         mask_radius=options.diameter / (2 * particles.pixel_size),
         coarse_shell=min(max_shell, sampling.coarse_shell(box, particles.pixel_size, options.diameter)),
         adaptive_fraction=options.adaptive_fraction,
+        max_significant=options.max_significant,
+        zero_mask=options.zero_mask,
+        compared_shell=strict_shell(box * particles.pixel_size, options.strict_highres),
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,
@@ -162,27 +195,38 @@ def _iterate(particles: ParticleSet, state: Classification, options: Options2D) 
     references = ClassAverages(state.references.to(options.device), max_shell, options.padding)
     sums = AverageSums(options.n_classes, box, max_shell, options.padding)
     expectation = Expectation(particles, references, sampling, prior, settings)
-    poses, statistics = maximise(expectation, np.arange(len(particles)), state.poses, sums)
+    known = scale_shell(state.data_vs_prior, at_least=state.shell if state.iteration == 1 else 2)
+    poses, statistics = maximise(expectation, indices, state.poses, sums, scale_shell=known)
     sums.sum_(options.ranks)
     statistics.sum_(options.ranks)
     if not options.norm_correction:
         poses = replace(poses, norm=state.poses.norm)
-    return _renew(replace(state, poses=poses, max_shell=max_shell), sums, statistics, particles, options)
+    return replace(state, poses=poses, max_shell=max_shell), sums, statistics
 
 
-def _renew(
-    state: Classification, sums: AverageSums, statistics: Statistics, particles: ParticleSet, options: Options2D
+def renew(
+    state: Classification,
+    sums: AverageSums,
+    statistics: Statistics,
+    particles: ParticleSet,
+    options: Options2D,
+    *,
+    keep_sums: bool = False,
 ) -> Classification:
-    """New averages, noise and priors from the sums of a pass."""
+    """New averages, noise and priors from the sums of a pass; the state's distribution is new already."""
     tau2 = signal_power(state.references)
     solved = [average(sums.classes[k], tau2[k], options.tau2_fudge) for k in range(options.n_classes)]
     references = _flatten_solvent(torch.stack([one.image for one in solved]), particles.pixel_size, options.diameter)
-    poses = state.poses
+    poses, kept = state.poses, sums.classes
     if options.centre_classes:
-        references, poses = centre_classes(references, poses)
-    distribution = class_distribution(statistics)
+        centres = centres_of(references)
+        references, poses = shift_images(references, -centres), follow_centres(poses, centres)
+        kept = [shifted(one, -centre) for one, centre in zip(kept, centres, strict=True)] if keep_sums else kept
     if state.iteration <= options.revive_until * options.iterations:
-        references = revive_classes(references, distribution, _generator(options.seed, -state.iteration))
+        dead = dead_classes(state.distribution)
+        references = revive_classes(references, state.distribution, iteration_generator(options.seed, -state.iteration))
+        kept = [emptied(one) if lost else one for one, lost in zip(kept, dead.tolist(), strict=True)]
+    seen = particles.with_scale(state.scale)
     data_vs_prior = torch.stack([one.data_vs_prior for one in solved])
     return replace(
         state,
@@ -190,49 +234,14 @@ def _renew(
         references=references,
         noise=new_noise(statistics, particles.box, state.noise),
         sigma_offset=new_sigma_offset(statistics),
-        distribution=distribution,
         data_vs_prior=data_vs_prior,
         tau2=tau2,
         sigma2=torch.stack([one.sigma2 for one in solved]),
         shell=resolution_shell(data_vs_prior),
         log_likelihood=statistics.log_likelihood,
+        scale=renewed_scale(statistics.products, seen),
+        sums=tuple(kept) if keep_sums else (),
     )
-
-
-def centre_classes(references: Float[Tensor, "k box box"], poses: Poses) -> tuple[Tensor, Poses]:
-    """Bring each average's centre of positive density to the box centre, and its particles' origins along."""
-    box = references.shape[-1]
-    axis = torch.arange(box, dtype=torch.float32) - box // 2
-    density = references.clamp(min=0.0)
-    total = density.sum((1, 2)).clamp(min=1e-30)
-    centres = torch.stack([(density.sum(2) * axis).sum(1), (density.sum(1) * axis).sum(1)], 1) / total[:, None]
-    centres = centres.clamp(-0.1 * box, 0.1 * box)
-    moved = shift_images(references, -centres)
-    # a feature at c in the average lies at A c in the particle, so the origin that centres it is less by A c
-    c = centres.numpy()[poses.classes].astype(np.float64)
-    along = np.einsum("nij,nj->ni", poses.rotations[:, :2, :2], c[:, ::-1])
-    return moved, replace(poses, origins=poses.origins - along[:, ::-1])
-
-
-def revive_classes(
-    references: Float[Tensor, "k box box"], distribution: Float[Tensor, "k"], generator: torch.Generator
-) -> Float[Tensor, "k box box"]:
-    """Give classes that lost their particles another chance: each becomes a disturbed copy of a large class.
-
-    A class with less than a tenth of its even share is dead: nothing in it can win particles back. Large classes are
-    mixtures of views, and two slightly different copies drift apart to the views in them. The disturbance is smooth
-    noise of a third of the average's own spread. Donors are taken by size, a donor counting half after each copy.
-    """
-    k, box = references.shape[0], references.shape[-1]
-    share = distribution.clone()
-    out = references.clone()
-    smooth = lowpass((box, box), 1.0, box / 6.0).to(torch.float32)
-    for dead in torch.nonzero(distribution < 0.1 / k).flatten().tolist():
-        donor = int(share.argmax())
-        share[donor] /= 2
-        field = to_real(to_fourier(torch.randn(box, box, generator=generator)) * smooth, (box, box))
-        out[dead] = references[donor] * (1.0 + 0.33 * field / field.std())
-    return out
 
 
 def _flatten_solvent(images: Float[Tensor, "k box box"], pixel_size: float, diameter: float) -> Tensor:
@@ -259,7 +268,7 @@ def _random_averages(
         packed = everything.gather(to_fourier(mask_images(images, radius)))
         ctf = particles.ctf(indices, everything)
         mine = classes[torch.from_numpy(indices)]
-        data.index_add_(0, mine, packed * ctf)
+        data.index_add_(0, mine, packed * particles.data_weight(indices, everything, ctf))
         weight.index_add_(0, mine, ctf.square())
     images_ft = everything.scatter(data / (weight + 0.1 * weight.mean(1, keepdim=True)).clamp(min=1e-6))
     low = lowpass((box, box), particles.pixel_size, _ini_high(options, particles.pixel_size)).to(torch.float32)
@@ -267,5 +276,6 @@ def _random_averages(
     return _flatten_solvent(averages, particles.pixel_size, options.diameter)
 
 
-def _generator(seed: int, iteration: int) -> torch.Generator:
+def iteration_generator(seed: int, iteration: int) -> torch.Generator:
+    """The randomness of one iteration."""
     return torch.Generator().manual_seed(1_000_003 * seed + iteration)

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.core.so3 import OrientationGrid, orientation_grid, random_perturbation
+from vitreous.core.so3 import OrientationGrid, neighbourhoods, orientation_grid, random_perturbation
 from vitreous.core.symmetry import symmetric_distance
 from vitreous.methods.refinement.accuracy import grey_scale, pose_changes
 from vitreous.methods.refinement.auto_sampling import count_directions, direction_prior
@@ -42,6 +42,7 @@ from vitreous.methods.refinement.statistics import (
     next_max_shell,
     resolution_shell,
     signal_power,
+    strict_shell,
 )
 
 _FIRST_SIGMA_OFFSET = 10.0  # A
@@ -237,10 +238,16 @@ def _expectations(
             None,
         )
     elif options.sigma_angle > 0:
+        order, sigma, turn = options.healpix_order, options.sigma_angle, perturbation[0]
         for chunk, sampling, near in local_searches(
-            options.healpix_order, options.sigma_angle, options.symmetry, members, state.poses.rotations,
-            perturbation[0], lambda grid: _sampling(grid, options, perturbation[1]),
-        ):  # fmt: skip
+            order,
+            turn,
+            options.symmetry,
+            members,
+            state.poses.rotations,
+            lambda _, poses: neighbourhoods(order, poses, sigma, turn),
+            lambda grid: _sampling(grid, options, perturbation[1]),
+        ):
             candidates = in_every_class(near, len(classes), len(sampling.rotations))
             coarse = sampling.coarse_shell(particles.box, particles.pixel_size, options.diameter)
             settings = _settings(particles, max_shell, coarse, most, options)
@@ -259,14 +266,14 @@ def _expectations(
 def _settings(
     particles: ParticleSet, max_shell: int, coarse: int, max_significant: int, options: Options3D
 ) -> Settings:
-    strict = round(particles.box * particles.pixel_size / options.strict_high) if options.strict_high > 0 else 0
     return Settings(
         max_shell=max_shell,
         mask_radius=_mask_radius(particles, options),
         coarse_shell=min(max_shell, coarse),
-        strict_shell=min(strict, max_shell),
+        compared_shell=strict_shell(particles.box * particles.pixel_size, options.strict_highres),
+        zero_mask=options.zero_mask,
         adaptive_fraction=options.adaptive_fraction,
-        max_significant=max_significant,
+        max_significant=min(max_significant, options.max_significant),
         low_precision=options.low_precision,
         memory=options.memory,
         device=options.device,

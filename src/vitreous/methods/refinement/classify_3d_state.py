@@ -26,7 +26,7 @@ class Options3D:
     pose, with a Gaussian prior of this width (degrees; 0: global); first_by_correlation: the first iteration takes
     each particle's best correlation; absolute_grey: the references' grey values are those of the data (else they are
     fitted); first_samples: most coarse samples a particle keeps in the first iteration where they are not;
-    strict_high: nothing finer is compared (A; 0: no limit); uniform_classes: large classes do not attract more.
+    strict_highres: nothing finer is compared (A; 0: no limit); uniform_classes: large classes do not attract more.
     """
 
     n_classes: int
@@ -45,7 +45,9 @@ class Options3D:
     first_by_correlation: bool = False
     absolute_grey: bool = False
     first_samples: int = 100
-    strict_high: float = 0.0
+    strict_highres: float = 0.0
+    max_significant: int = 2**62
+    zero_mask: bool = True
     uniform_classes: bool = False
     adaptive_fraction: float = 0.999
     incr_size: int = 10

@@ -36,18 +36,19 @@ class Settings:
     """How far and how finely to compare.
 
     max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
-    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). strict_shell: highest shell compared, where
-    more is summed (RELION's strict_highres_exp; 0: max_shell). memory: bytes for one batch. ranks: who shares the work.
+    pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). zero_mask, compared_shell: see
+    preprocess.prepare. memory: bytes for one batch. ranks: who shares the work.
     """
 
     max_shell: int
     mask_radius: float
     coarse_shell: int = 0
-    strict_shell: int = 0
     adaptive_fraction: float = 0.999
     max_significant: int = 2**62
     oversample_below: int = 1000
     low_precision: bool = True
+    zero_mask: bool = True
+    compared_shell: int = 0
     memory: int = 1 << 30
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
@@ -133,7 +134,7 @@ class Expectation:
         self.prior = prior
         self.settings = settings
         self.coefficients = Coefficients.within(particles.box, settings.max_shell)
-        self._n_compared = self.coefficients.count(settings.strict_shell or settings.max_shell)
+        self._n_compared = self.coefficients.count(settings.compared_shell or settings.max_shell)
         coarse = settings.coarse_shell or settings.max_shell
         self._n_coarse = min(self._n_compared, self.coefficients.count(coarse))
         coarse_phases = self.coefficients.shift_phases(sampling.shifts).to(settings.device)
@@ -181,7 +182,17 @@ class Expectation:
 
     def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
         s = self.settings
-        return prepare(self.particles, indices, poses, self.prior.noise, self.coefficients, s.mask_radius, s.device)
+        return prepare(
+            self.particles,
+            indices,
+            poses,
+            self.prior.noise,
+            self.coefficients,
+            s.mask_radius,
+            s.device,
+            zero_mask=s.zero_mask,
+            compared_shell=s.compared_shell,
+        )
 
     def _weigh_all(
         self, indices: NDArray[np.int64], images: PreparedImages, selection: Selection, poses: Poses

@@ -25,6 +25,7 @@ from vitreous.kernels.backproject import VolumeAccumulator, backproject, empty_v
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.maximisation import Statistics, maximise
+from vitreous.methods.refinement.mini_batches import BatchPlan, blend, blend_noise, draw
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, prepare
 from vitreous.methods.refinement.reconstruct import Reconstruction, complete, reconstruct, shell_weight
@@ -40,7 +41,7 @@ class InitialModelOptions:
     """Options of the initial model; fractions and sizes as RELION's.
 
     diameter, resolutions in A; offsets in pixels; symmetry is imposed from the start (see initial_symmetry.py for
-    the other way). batch sizes: fraction of the particles and limits. step: share of the new batch in the sums.
+    the other way).
     """
 
     diameter: float
@@ -50,12 +51,7 @@ class InitialModelOptions:
     tau2_fudge: float = 4.0
     initial_resolution: float = 35.0
     final_resolution: float = 13.0
-    initial_fraction: float = 0.3
-    final_fraction: float = 0.2
-    initial_batch: int = 0
-    final_batch: int = 0
-    initial_step: float = 0.9
-    final_step: float = 0.5
+    batches: BatchPlan = field(default_factory=BatchPlan)
     healpix_order: int = 1
     offset_range: float = 6.0
     offset_step: float = 2.0
@@ -85,15 +81,6 @@ class InitialModel:
     fsc: Float[Tensor, "k shells"]
     max_shell: int
     log_likelihood: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Schedule:
-    """What changes over the iterations: batch size, step, highest shell."""
-
-    batch: int
-    step: float
-    max_shell: int
 
 
 def initial_model(
@@ -168,9 +155,10 @@ def _expectation(
 
 def _step(particles: ParticleSet, state: InitialModel, options: InitialModelOptions) -> InitialModel:
     generator = _generator(options.seed, state.iteration)
-    schedule = _schedule(particles, state.iteration, options)
-    batch = np.sort(torch.randperm(len(particles), generator=generator)[: schedule.batch].numpy())
-    expectation = _expectation(particles, state, schedule.max_shell, _sampling(options, generator), options)
+    done = state.iteration / options.iterations
+    max_shell, step = _max_shell(particles, options.batches.part(done), options), options.batches.step(done)
+    batch = draw(len(particles), options.batches.size(done, len(particles)), generator)
+    expectation = _expectation(particles, state, max_shell, _sampling(options, generator), options)
     halves = [batch[0::2], batch[1::2]]
     poses, found = state.poses, []
     new_sums: list[list[VolumeAccumulator]] = [[], []]
@@ -181,12 +169,12 @@ def _step(particles: ParticleSet, state: InitialModel, options: InitialModelOpti
         new_sums[half] = sums.classes
     found[0].add_(found[1])
     merged = tuple(
-        (_blend(first, new_sums[0][k], schedule.step), _blend(second, new_sums[1][k], schedule.step))
+        (blend(first, new_sums[0][k], 1 - step, step), blend(second, new_sums[1][k], 1 - step, step))
         for k, (first, second) in enumerate(state.sums)
     )
     poses = replace(poses, norm=state.poses.norm)  # too few particles at a time to estimate contrast
-    state = replace(state, poses=poses, sums=merged, max_shell=schedule.max_shell)
-    return _solve(_update_priors(state, found[0], particles, schedule.step), particles, options)
+    state = replace(state, poses=poses, sums=merged, max_shell=max_shell)
+    return _solve(_update_priors(state, found[0], particles, step), particles, options)
 
 
 class _Sums:
@@ -201,20 +189,14 @@ class _Sums:
 
 def _update_priors(state: InitialModel, statistics: Statistics, particles: ParticleSet, step: float) -> InitialModel:
     rate = 0.2 * step
-    fresh = new_noise(statistics, particles.box, state.noise).sigma2
+    fresh = new_noise(statistics, particles.box, state.noise)
     spread = np.sqrt(statistics.offset_power / (2 * max(1, statistics.n_particles)))
     return replace(
         state,
-        noise=NoiseModel((1 - rate) * state.noise.sigma2 + rate * fresh),
+        noise=blend_noise(state.noise, fresh, rate),
         sigma_offset=max(1.0, (1 - rate) * state.sigma_offset + rate * float(spread)),
         distribution=(1 - rate) * state.distribution + rate * class_distribution(statistics),
         log_likelihood=statistics.log_likelihood / max(1, statistics.n_particles),
-    )
-
-
-def _blend(old: VolumeAccumulator, new: VolumeAccumulator, step: float) -> VolumeAccumulator:
-    return replace(
-        old, data=(1 - step) * old.data + step * new.data, weight=(1 - step) * old.weight + step * new.weight
     )
 
 
@@ -245,21 +227,10 @@ def _gentle_lowpass(particles: ParticleSet, max_shell: int) -> Tensor:
     return lowpass((box,) * 3, 1.0, box / (max_shell - 0.5), edge=3.0).to(torch.float32)
 
 
-def _schedule(particles: ParticleSet, iteration: int, options: InitialModelOptions) -> _Schedule:
-    """Three phases: small batches at low resolution, growth, large batches at full resolution."""
-    n = len(particles)
-    small = options.initial_batch or int(np.clip(0.005 * n, 200, 5000))
-    large = options.final_batch or int(np.clip(0.1 * n, 500, 50000))
-    small, large = min(small, n), min(max(small, large), n)
-    done = iteration / options.iterations
-    middle = 1.0 - options.initial_fraction - options.final_fraction
-    part = float(np.clip((done - options.initial_fraction) / max(middle, 1e-6), 0.0, 1.0))
+def _max_shell(particles: ParticleSet, part: float, options: InitialModelOptions) -> int:
+    """Highest shell between the first resolution (part 0) and the last (1)."""
     first, last = (_shell(particles, r) for r in (options.initial_resolution, options.final_resolution))
-    return _Schedule(
-        round(small + part * (large - small)),
-        options.initial_step + part * (options.final_step - options.initial_step),
-        round(first + part * (last - first)),
-    )
+    return round(first + part * (last - first))
 
 
 def _shell(particles: ParticleSet, resolution: float) -> int:

@@ -31,7 +31,8 @@ def insert_particles(
     images_ft = coefficients.gather(to_fourier(particles.images[indices]))
     images_ft = images_ft * coefficients.shift_phases(origins)
     ctf = particles.ctf(indices, coefficients)
-    backproject(into, images_ft * ctf, ctf.square(), rotations, coefficients.coordinates)
+    images_ft = images_ft * particles.data_weight(indices, coefficients, ctf)
+    backproject(into, images_ft, ctf.square(), rotations, coefficients.coordinates)
 
 
 def reconstruct_particles(

@@ -10,39 +10,41 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.core.so3 import OrientationGrid, neighbourhoods
+from vitreous.core.so3 import Neighbourhoods, OrientationGrid
 from vitreous.core.symmetry import reduce_to_asymmetric_unit
 from vitreous.methods.refinement.expectation import Candidates
 from vitreous.methods.refinement.sampling import Sampling
 
-_CHUNK = 1024  # particles whose neighbourhoods are held at a time
+LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time
 
 
 def local_searches(
     order: int,
-    sigma: float,
+    perturbation: Float[Tensor, "3 3"],
     symmetry: str,
     indices: NDArray[np.int64],
     rotations: NDArray[np.float64],
-    perturbation: Float[Tensor, "3 3"],
+    near_of: Callable[[NDArray[np.int64], Tensor], Neighbourhoods],
     sampling_of: Callable[[OrientationGrid], Sampling],
+    *,
+    chunk: int = LOCAL_CHUNK,
 ) -> Iterator[tuple[NDArray[np.int64], Sampling, Candidates]]:
     """For chunks of the particles `indices` the orientations near their last ones, and each one's own list.
 
-    order: of the HEALPix grid. sigma: standard deviation (degrees) of the Gaussian prior, cut at three. rotations: of
-    all particles. sampling_of: makes the sampling of a set of orientations. Particles that look alike stand together,
-    so that they share projections. Scheres (2012) J. Struct. Biol. 180, 519, section 2.4.
+    order, perturbation: of the HEALPix grid. rotations: of all particles. near_of: the orientations that particles at
+    these poses are compared at. sampling_of: makes the sampling of a set of orientations. Particles that look alike
+    stand together, so that they share projections. Scheres (2012) J. Struct. Biol. 180, 519, section 2.4.
     """
     poses = reduce_to_asymmetric_unit(torch.from_numpy(rotations[indices]), symmetry)
     in_order = _by_direction(poses)
     n_all = len(rotations)
-    for first in range(0, len(indices), _CHUNK):
-        chosen = in_order[first : first + _CHUNK]
-        near = neighbourhoods(order, poses[torch.from_numpy(chosen)], sigma, perturbation)
+    for first in range(0, len(indices), chunk):
+        chosen = in_order[first : first + chunk]
+        particles = indices[chosen]
+        near = near_of(particles, poses[torch.from_numpy(chosen)])
         numbers, rows = np.unique(near.orientations.numpy(), return_inverse=True)
         grid = OrientationGrid(order, torch.from_numpy(numbers), perturbation)
         counts = np.zeros(n_all, dtype=np.int64)
-        particles = indices[chosen]
         counts[particles] = np.diff(near.starts.numpy())
         starts, where = _in_particle_order(particles, near.starts.numpy(), counts)
         candidates = Candidates(starts, rows[where].astype(np.int64), near.log_prior.numpy()[where].astype(np.float32))

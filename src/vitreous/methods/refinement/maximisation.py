@@ -7,7 +7,7 @@ Each orientation's sum goes once into its class's accumulator. The accumulators 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,7 +26,8 @@ from vitreous.kernels.backproject import (
 )
 from vitreous.kernels.weighted_sums import WeightedSums, pair_totals, weighted_sums
 from vitreous.methods.refinement.expectation import Expectation, Posterior
-from vitreous.methods.refinement.particles import Poses
+from vitreous.methods.refinement.group_scale import signal_products
+from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.references import psi_of
 from vitreous.runtime.ranks import Ranks
 
@@ -108,7 +109,7 @@ class Statistics:
 
     residual: (groups, box // 2 + 1) expected |X - CTF P|^2 over each half-plane shell; group_sizes: particles a
     group; row_weights: (classes, R) posterior weight of each coarse orientation; offset_power: expected squared
-    distance of origins from their prior (pixels^2).
+    distance of origins from their prior (pixels^2); products: sums of X A and A^2 (group_scale.py), where wanted.
     """
 
     residual: Float[Tensor, "groups shells"]
@@ -118,6 +119,7 @@ class Statistics:
     log_likelihood: float = 0.0
     max_probability: float = 0.0
     n_particles: int = 0
+    products: Float[Tensor, "scale_groups 2"] = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.float64))
 
     @staticmethod
     def empty(n_groups: int, box: int, n_classes: int, n_rotations: int) -> Statistics:
@@ -143,6 +145,7 @@ class Statistics:
         self.log_likelihood += other.log_likelihood
         self.max_probability += other.max_probability
         self.n_particles += other.n_particles
+        self.products = self.products + other.products if len(self.products) else other.products
 
     def sum_(self, ranks: Ranks) -> None:
         """Add the sums of all ranks."""
@@ -155,12 +158,18 @@ class Statistics:
 
 
 def maximise(
-    expectation: Expectation, indices: NDArray[np.int64], poses: Poses, accumulators: Accumulators
+    expectation: Expectation,
+    indices: NDArray[np.int64],
+    poses: Poses,
+    accumulators: Accumulators,
+    *,
+    scale_shell: int = 0,
 ) -> tuple[Poses, Statistics]:
     """One pass over the particles `indices`: expectation, sums into accumulators, statistics, new poses.
 
     poses: of all particles; returned with those of `indices` renewed. Each rank takes its share of the particles; poses
-    are every rank's, sums and statistics this one's (`sum_` adds them up when a pass is over).
+    are every rank's, sums and statistics this one's (`sum_` adds them up when a pass is over). scale_shell: highest
+    shell from which the scales of the particles' groups are estimated (where they have scales).
     """
     e = expectation
     ranks = e.settings.ranks
@@ -181,16 +190,30 @@ def maximise(
             e.coefficients.shell_starts,
         )
         _insert(e, posterior, sums, accumulators)
+        if e.particles.scale is not None and scale_shell:
+            products = signal_products(posterior, sums, e.coefficients, min(scale_shell, e.coefficients.max_shell))
+            _add_products(statistics, e.particles, posterior.indices, products)
         residual = _residual(posterior, sums)
         _count(e, posterior, residual, statistics)
         # RELION's norm correction: root mean square of what the model leaves, relative to the others
-        spread = np.sqrt(2.0 * residual.sum(1).cpu().numpy()) / e.particles.box**2
+        recorded = residual[:, : e.particles.common_shell + 1]
+        spread = np.sqrt(2.0 * recorded.sum(1).cpu().numpy()) / e.particles.box**2
         parts.append((posterior.indices, replace(posterior.poses, norm=posterior.poses.norm / mean_norm * spread)))
     parts = [part for mine in ranks.gather(parts) for part in mine]
     if parts:
         every = np.concatenate([part[0] for part in parts])
         renewed = poses.put(every, _join([part[1] for part in parts]))
     return renewed, statistics
+
+
+def _add_products(
+    statistics: Statistics, particles: ParticleSet, indices: NDArray[np.int64], products: NDArray[np.float64]
+) -> None:
+    assert particles.scale is not None and particles.scale_groups is not None
+    if not len(statistics.products):
+        statistics.products = torch.zeros(len(particles.scale), 2, dtype=torch.float64)
+    groups = torch.from_numpy(particles.scale_groups[indices])
+    statistics.products.index_add_(0, groups, torch.from_numpy(products))
 
 
 def _join(parts: list[Poses]) -> Poses:
@@ -215,7 +238,8 @@ def _residual(posterior: Posterior, sums: WeightedSums) -> Float[Tensor, "n shel
     residual = posterior.images.shell_power.clone()
     n_shells = sums.gains.shape[1]
     sigma2 = posterior.images.sigma2[:, :n_shells].to(torch.float64)
-    residual[:, :n_shells] -= 2.0 * sigma2 * sums.gains
+    share = posterior.images.gain_share
+    residual[:, :n_shells] -= 2.0 * sigma2 * sums.gains * (1.0 if share is None else share[:, :n_shells])
     return residual.clamp(min=0.0)
 
 

@@ -12,7 +12,7 @@ from vitreous.core.masks import mask_images
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.maximisation import Statistics
 from vitreous.methods.refinement.particles import ParticleSet, Poses
-from vitreous.methods.refinement.preprocess import NoiseModel, load_images
+from vitreous.methods.refinement.preprocess import NoiseModel, load_images, undo_premultiplication
 
 
 def new_noise(statistics: Statistics, box: int, previous: NoiseModel) -> NoiseModel:
@@ -60,6 +60,11 @@ def next_max_shell(shell: int, box: int, *, incr_size: int = 10) -> int:
     return min(box // 2, shell + incr_size)
 
 
+def strict_shell(extent: float, resolution: float) -> int:
+    """Highest shell of a box of `extent` A that may be compared, from a limit in A (0: no limit, as for the shell)."""
+    return max(1, int(extent / resolution)) if resolution > 0 else 0
+
+
 def initial_noise(
     particles: ParticleSet,
     poses: Poses,
@@ -80,7 +85,8 @@ def initial_noise(
         images, _ = load_images(particles, indices, poses, where)
         packed = everything.gather(to_fourier(mask_images(images, mask_radius))).cpu()
         groups = torch.from_numpy(particles.optics_group[indices])
-        total.index_add_(0, groups, everything.shell_sums(packed.abs().square()))
+        power, _ = undo_premultiplication(particles, indices, everything.shell_sums(packed.abs().square()))
+        total.index_add_(0, groups, power)
         sizes.index_add_(0, groups, torch.ones(len(groups), dtype=torch.float64))
         mean += packed.sum(0)
     counts = everything.shell_counts().to(torch.float64)

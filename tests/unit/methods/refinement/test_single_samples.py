@@ -121,7 +121,10 @@ def test_strict_limit_compares_what_a_lower_resolution_compares(scene, generator
     prior = Prior(noise, 3.0, torch.zeros(2, 20))
     maps = Maps(list(densities), SHELL)
     posteriors = []
-    for how in (Settings(5, RADIUS, low_precision=False), Settings(SHELL, RADIUS, strict_shell=5, low_precision=False)):
+    for how in (
+        Settings(5, RADIUS, low_precision=False),
+        Settings(SHELL, RADIUS, compared_shell=5, low_precision=False),
+    ):
         (one,) = Expectation(particles, maps, sampling, prior, how).batches(np.arange(N), Poses.unknown(N))
         posteriors.append(one)
     low, strict = posteriors

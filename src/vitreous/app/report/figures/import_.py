@@ -13,7 +13,7 @@ from vitreous.data.dataset import Dataset
 from vitreous.io.movies import open_movie
 from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset
-from vitreous.io.stacks import ParticleStack
+from vitreous.io.stacks import open_stacks
 
 _SHOWN = 3  # movies or micrographs
 _FRAMES = 8  # enough to see carbon, ice and the beam's edge
@@ -87,7 +87,7 @@ def _bin(image: Float[np.ndarray, "y x"], factor: int) -> Float[np.ndarray, "y2 
 
 
 def _particles(dataset: Dataset, project: Path) -> Figure:
-    stack = ParticleStack(dataset, project)
+    stack = max((stack for _, stack in open_stacks(dataset, project)), key=len)  # groups may differ in box
     rows, columns = _GALLERY
     shown = np.linspace(0, len(stack) - 1, min(rows * columns, len(stack))).astype(np.int64)
     images = _low_pass(stack[shown].numpy(), stack.pixel_size)
