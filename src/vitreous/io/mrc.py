@@ -12,16 +12,18 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
 from vitreous.io.mrc_header import HEADER_BYTES, MrcHeader, make_header, parse_header
 from vitreous.runtime.atomic import atomic_path
+
+if TYPE_CHECKING:  # torch takes longer to import than a small image to read
+    import torch
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _MODE_OF: dict[str, int] = {"int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint16": 6, "float16": 12}
@@ -90,6 +92,8 @@ def read_map(path: str | Path) -> Volume:
 
     Raises InputError where it is not cubic or has no voxel size.
     """
+    import torch
+
     array, header = read_array(path)
     array = to_xyz_order(array, header)
     if array.dtype.kind == "c":

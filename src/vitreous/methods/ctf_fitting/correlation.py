@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.spectrum import PolarSpectrum
 
 Array = NDArray[np.float64]

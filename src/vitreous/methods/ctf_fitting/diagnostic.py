@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.correlation import Band, lens_defocus, rings, smooth_trend
 from vitreous.methods.ctf_fitting.fit import CtfFit, nyquist_limit
 from vitreous.methods.ctf_fitting.spectrum import Spectrum, frequencies

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.correlation import (
     Band,
     Correlator,
@@ -89,6 +89,18 @@ def fit_ctf(
     gain = evidence(best.score, len(correlate.points.value))
     merit = pixel_correlation(spectrum, microscope, best, band)
     return report(best, merit, resolution, gain, curve)
+
+
+def describe_lens(spectrum: Spectrum, microscope: Microscope, lens: Lens, band: Band | None = None) -> CtfFit:
+    """What `fit_ctf` would say of a CTF that is known already: nothing is searched."""
+    band = usable_band(spectrum, band or Band(30.0, 5.0))
+    polar = polar_spectrum(spectrum)
+    correlate = Correlator(flatten_band(polar, band), band)
+    best = best_b_factor(Candidate(lens, 0.0, 0.0), correlate, microscope)
+    curve = equiphase_curve(polar, lens, microscope, Band(band.low, nyquist_limit(spectrum)))
+    resolution = fit_resolution(curve, lens, microscope, spectrum.length)
+    gain = evidence(best.score, len(correlate.points.value))
+    return report(best, pixel_correlation(spectrum, microscope, best, band), resolution, gain, curve)
 
 
 def report(best: Candidate, merit: float, resolution: float, gain: float, curve: EquiphaseCurve) -> CtfFit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +59,47 @@ def spectrum_of_micrograph(
             total += crop_power(spectrum.real**2 + spectrum.imag**2, box)
     total /= len(starts[0]) * len(starts[1]) * tile * tile
     return Spectrum(total, pixel_size * tile / box)
+
+
+def spectrum_of_frames(
+    frames: Iterable[Float[np.ndarray, "height width"]],
+    pixel_size: float,
+    *,
+    average: int = 1,
+    box: int = 512,
+    target_pixel_size: float = 1.4,
+) -> Spectrum:
+    """Mean spectrum of sums of `average` consecutive frames: Thon rings that motion between frames does not blur.
+
+    A last group that is not full is left out unless it is the only one. McMullan et al. (2015) Ultramicroscopy
+    158, 26: 4 e/A^2 a group is about best.
+    """
+    spectra: list[Spectrum] = []
+    total: Array | None = None
+    n_in_group = 0
+    for frame in frames:
+        total = frame.astype(np.float64) if total is None else total + frame
+        n_in_group += 1
+        if n_in_group == average:
+            spectra.append(spectrum_of_micrograph(total, pixel_size, box=box, target_pixel_size=target_pixel_size))
+            total, n_in_group = None, 0
+    if total is not None and not spectra:
+        spectra.append(spectrum_of_micrograph(total, pixel_size, box=box, target_pixel_size=target_pixel_size))
+    if not spectra:
+        raise SpectrumError("the movie has no frames")
+    power = np.mean([spectrum.power for spectrum in spectra], axis=0)
+    return Spectrum(power, spectra[0].pixel_size)
+
+
+def spectrum_from_filtered(filtered: Float[np.ndarray, "box box"], pixel_size: float) -> Spectrum:
+    """An amplitude spectrum whose background another program has subtracted already, zero frequency at box//2.
+
+    It is put on a flat background: what is fitted is contrast over background, to whose scale the fit is blind.
+    """
+    spread = float(filtered.std())
+    if not (np.isfinite(spread) and spread > 0):
+        raise SpectrumError("the spectrum is constant or holds NaN or infinite values")
+    return spectrum_from_amplitudes(np.maximum(1.0 + 0.1 * filtered / spread, 0.05), pixel_size)
 
 
 def spectrum_from_amplitudes(amplitudes: Float[np.ndarray, "box box"], pixel_size: float) -> Spectrum:
