@@ -86,6 +86,29 @@ class FrameRange:
         return self._source.frames(self._first + start, self._first + stop)
 
 
+class DarkCorrected:
+    """Frames less the camera's dark image (y, x)."""
+
+    def __init__(self, source: FrameSource, dark: NDArray[np.float32]) -> None:
+        if dark.shape != source.shape:
+            raise UnusableMovie(f"the dark image is of shape {dark.shape}, the frames {source.shape}")
+        self._source, self._dark = source, dark
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return self._source.n_frames
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) pixels."""
+        return self._source.shape
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames start .. stop-1 as float32."""
+        return self._source.frames(start, stop) - self._dark
+
+
 def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_SIGMA) -> NDArray[np.bool_]:
     """Hot, cold and dead pixels of the sum of all frames: True where the value cannot be specimen.
 
