@@ -24,8 +24,8 @@ pytestmark = [
 ]
 
 N, N_FRAMES = 512, 8
-# RELION without CUDA (Debian's) divides by its number of GPUs, 0, when it writes MotionCor2's -Gpu: the signal's handler
-# steps over that one instruction and leaves a remainder of 0, as one GPU would.
+# RELION without CUDA (Debian's) divides by its number of GPUs, 0, when it writes MotionCor2's -Gpu: the handler of the
+# signal steps over that one instruction and leaves a remainder of 0, as one GPU would.
 STEP_OVER = """
 #define _GNU_SOURCE
 #include <signal.h>

@@ -45,7 +45,8 @@ class Motioncor2Options:
     """What was asked for: names of files as given, pixels, e/A^2, A, kV; frames are counted as MotionCor2 does.
 
     reference: frame of the movie, from 1, at whose place the sum is made (None: the middle one). patches: (x, y),
-    (1, 1) for none. dose: of a frame, or of a raw frame with an integration file. log_prefix, log_dir: empty for no logs.
+    (1, 1) for none. dose: of a frame, or of a raw frame with an integration file. log_prefix, log_dir: empty for
+    no logs.
     """
 
     input: str
