@@ -47,6 +47,8 @@ COLUMNS: tuple[Column, ...] = (
     _c("movie_name", "str", "", "rlnMicrographMovieName", "movie file"),
     _c("micrograph_name", "str", "", "rlnMicrographName", "micrograph file"),
     _c("micrograph_name_no_dw", "str", "", "rlnMicrographNameNoDW", "micrograph without dose weighting"),
+    _c("micrograph_name_even", "str", "", "rlnMicrographNameEven", "sum of the even frames"),
+    _c("micrograph_name_odd", "str", "", "rlnMicrographNameOdd", "sum of the odd frames"),
     _c("micrograph_metadata", "str", "", "rlnMicrographMetadata", "per-movie STAR file with the motion"),
     _c("gain_name", "str", "", "rlnMicrographGainName", "gain reference"),
     _c("defect_file", "str", "", "rlnMicrographDefectFile", "defect map"),

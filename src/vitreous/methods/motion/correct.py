@@ -108,7 +108,7 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     if patches[0] * patches[1] > 1:
         local = align_patches(groups_ft, band, moved, times, LocalOptions(patches, options.b_factor))
         if local.reason:
-            log.info("global alignment only: %s", local.reason)
+            log.debug("global alignment only: %s", local.reason)
         moved = moved + local.frames
     return _motion(frames, _Tracks(moved, times, local, options.reference), hot), _rms(whole), local
 

@@ -36,7 +36,8 @@ class Exposure:
 class SumOptions:
     """binning: Fourier binning, at least 1. weighted, plain: which sums to make. halves: also sum every other frame.
 
-    spectrum_box: px, 0 for no power spectrum. spectrum_dose: e/A^2 summed before a power spectrum is taken.
+    spectrum_box: px, 0 for no power spectrum. spectrum_dose: e/A^2 summed before a power spectrum is taken;
+    spectrum_frames: the same as a number of frames (0: by dose).
     """
 
     binning: float = 1.0
@@ -44,6 +45,7 @@ class SumOptions:
     plain: bool = False
     spectrum_box: int = 512
     spectrum_dose: float = 4.0
+    spectrum_frames: int = 0
     halves: bool = False
 
 
@@ -163,7 +165,8 @@ class _Spectrum:
         self.pixel_size = max(pixel_size, _FINEST_SPECTRUM)
         whole = min(shape) * pixel_size / self.pixel_size
         self.box = min(options.spectrum_box, 2 * int(whole / 2))
-        self._every = max(1, round(options.spectrum_dose / exposure.dose)) if exposure.dose > 0 else 1
+        by_dose = max(1, round(options.spectrum_dose / exposure.dose)) if exposure.dose > 0 else 1
+        self._every = options.spectrum_frames or by_dose
         extent = self.box * self.pixel_size
         ky = np.rint(np.fft.fftfreq(shape[0], pixel_size) * extent).astype(np.int64)
         kx = np.rint(np.fft.rfftfreq(shape[1], pixel_size) * extent).astype(np.int64)
