@@ -9,7 +9,7 @@ import click
 import yaml
 
 from vitreous.app.options import ParameterOption, describe, make_parameters, read_values
-from vitreous.core.errors import InputError
+from vitreous.core.errors import LEFT_OUT, InputError
 from vitreous.job import Entry, Job, JobParameters, find
 
 _BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
@@ -59,12 +59,12 @@ def make_command(entry: Entry) -> click.Command:
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
 
-    def run(output: str | None, root: str | None, resume: str | None, dump_yaml: bool, **texts: Any) -> None:
+    def run(output: str | None, root: str | None, resume: str | None, dump_yaml: bool, **texts: Any) -> int:
         given = read_values(own, texts)
         if dump_yaml:
             click.echo(dump(job, given))
-            return
-        execute(job, given, output=output, root=root, resume=resume)
+            return 0
+        return execute(job, given, output=output, root=root, resume=resume)
 
     return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
 
@@ -87,8 +87,8 @@ def execute(
     root: str | None = None,
     resume: str | None = None,
     where: str = "",
-) -> None:
-    """Run a job as the command line asks; raises what the runner raises."""
+) -> int:
+    """Run a job as the command line asks; returns the exit code, raises what the runner raises."""
     from vitreous.app.report.job_page import write_job_page
     from vitreous.pipeline.project import Project, read_record
     from vitreous.pipeline.runner import run_job
@@ -111,6 +111,7 @@ def execute(
         on_success=lambda done: write_job_page(done.directory, project.root),
     )
     click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")
+    return LEFT_OUT if run.outputs.quarantined else 0
 
 
 def _project_of(output: str | None) -> str:

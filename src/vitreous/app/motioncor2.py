@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from vitreous import __version__
-from vitreous.core.errors import InputError
+from vitreous.core.errors import LEFT_OUT, InputError
 from vitreous.io.defects import read_defects
 from vitreous.io.gain import check_gain_shape, read_gain
 from vitreous.io.motion import MotionRecord, write_motion
@@ -30,7 +30,6 @@ from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSourc
 from vitreous.runtime import device, memory
 
 _ENDINGS = {"mrc": (".mrc", ".mrcs", ".st"), "tiff": (".tif", ".tiff"), "eer": (".eer",)}
-_LEFT_OUT = 3  # exit code: done, but for the movies that are named
 _USAGE = """usage: vitreous-motioncor2 -InMrc|-InTiff|-InEer MOVIE -OutMrc FILE.mrc [options as MotionCor2's]
 
 Followed: -InSuffix -InSkips -Serial -Patch -Group -Throw -Trunc -FmRef -Gain -RotGain -FlipGain -Dark -DefectFile
@@ -216,7 +215,7 @@ def run(options: Motioncor2Options) -> int:
             failed.append(line)
     if options.serial:
         print(f"{len(todo) - len(failed)} of {len(todo)} movies corrected, {len(failed)} left out")
-    return _LEFT_OUT if failed else 0
+    return LEFT_OUT if failed else 0
 
 
 def _one_line(error: Exception, path: Path) -> str:

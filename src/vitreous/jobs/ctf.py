@@ -16,6 +16,7 @@ from vitreous.core.ctf import Microscope
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
+from vitreous.io.failed import write_failed
 from vitreous.io.mrc import read_image, write_image
 from vitreous.io.relion import read_dataset, read_tables, write_dataset, write_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
@@ -87,6 +88,7 @@ class Ctf(Job):
             log.warning("%s left out: %s", item.item, item.reason)
         done = [result for result in results if isinstance(result, _Row)]
         if not done:
+            write_failed(context.directory, [(one.item, one.reason) for one in failed])
             raise InputError(
                 context.project / params.input,
                 f"no CTF could be fitted to any of {len(results)} micrographs; the first: {failed[0].reason}",
@@ -194,6 +196,8 @@ def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Qua
         row = (_stored(task, context) if context.resume else None) or _fit(task, params, context)
     except (SpectrumError, InputError) as error:
         return Quarantined(task.name, str(error))
+    except OSError as error:
+        return Quarantined(task.name, f"{error.filename or task.image}: {error.strerror or error}")
     resolution = row.values["ctf_resolution"]
     if params.max_resolution is not None and resolution > params.max_resolution:
         return Quarantined(task.name, f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A")

@@ -17,6 +17,7 @@ from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.motion import AccumulatedMotion, accumulated_motion
 from vitreous.data.table import Table
+from vitreous.io.failed import write_failed
 from vitreous.io.motion import MotionRecord, read_motion, write_motion
 from vitreous.io.mrc import read_header, write_image
 from vitreous.io.relion import write_dataset
@@ -50,6 +51,7 @@ class Motioncorr(Job):
             log.warning("%s left out: %s", item.item, item.reason)
         done = [result for result in results if isinstance(result, _Row)]
         if not done:
+            write_failed(context.directory, [(one.item, one.reason) for one in failed])
             what = f"none of its {len(results)} movies could be used; the first: {failed[0].reason}"
             raise InputError(context.project / params.input, what, "Check the movies.")
         output = context.directory / "corrected_micrographs.star"
@@ -121,6 +123,8 @@ def _attempt(work: Work, index: int, at_once: int) -> _Row | Quarantined:
         return Quarantined(name, f"{error.what}. {error.remedy}")
     except UnusableMovie as error:
         return Quarantined(name, str(error))
+    except OSError as error:
+        return Quarantined(name, f"{error.filename or name}: {error.strerror or error}")
 
 
 def _stored(work: Work, index: int) -> _Row | None:
@@ -170,6 +174,8 @@ def _correct(work: Work, index: int, at_once: int) -> _Row:
         fit=_report(corrected, time.monotonic() - started),
         patches=_patch_table(corrected),
     )
+    if corrected.blank:
+        log.warning("%s: %d of its %d frames are blank", name, len(corrected.blank), frames.n_frames)
     if corrected.local is not None and corrected.local.reason:
         log.warning("%s: global alignment only: %s", name, corrected.local.reason)
     files = _files(work, name)
@@ -216,6 +222,7 @@ def _options(work: Work, index: int, *, memory: int, n_frames: int) -> MotionOpt
 def _report(corrected: Corrected, seconds: float) -> dict[str, float | str]:
     """What the fit says of itself, for the per-movie STAR file."""
     report: dict[str, float | str] = {"uncertainty_px": corrected.uncertainty, "seconds": seconds}
+    report["n_blank_frames"] = len(corrected.blank)
     if corrected.local is not None:
         local = corrected.local
         report |= {"local_residual_px": local.residual, "local_gain": local.gain, "no_local_because": local.reason}

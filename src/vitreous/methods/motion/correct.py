@@ -46,15 +46,16 @@ class MotionOptions:
 
 @dataclass(frozen=True)
 class Corrected:
-    """sums and motion; uncertainty: rms standard error (px) of the frames' displacements; local: what the patches
+    """sums and motion; uncertainty: rms standard error (px) of the frames' displacements.
 
-    said, or None where there was one patch.
+    local: what the patches said, or None where there was one patch. blank: frames (from 0) that hold nothing.
     """
 
     sums: Sums
     motion: Motion
     uncertainty: float
     local: LocalFit | None
+    blank: tuple[int, ...] = ()
 
 
 def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
@@ -90,7 +91,7 @@ def correct_movie(
     )
     motion, uncertainty, local = measure_motion(frames, options)
     sums = sum_frames(frames, motion, options.exposure, options.sums)
-    return Corrected(sums, motion, uncertainty, local)
+    return Corrected(sums, motion, uncertainty, local, tuple(frames.blank))
 
 
 def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Motion, float, LocalFit | None]:
