@@ -80,6 +80,13 @@ COLUMNS: tuple[Column, ...] = (
     _c("ctf_scale", "float", "", "rlnCtfScalefactor", "scale of the CTF"),
     _c("ctf_figure_of_merit", "float", "", "rlnCtfFigureOfMerit", "correlation of the CTF fit"),
     _c("ctf_resolution", "float", "A", "rlnCtfMaxResolution", "resolution to which the CTF fits"),
+    _c(
+        "ice_ring",
+        "float",
+        "",
+        "rlnCtfIceRingDensity",
+        "power in the ice ring (0.25-0.28 1/A) over its surroundings, less 1",
+    ),
     # coordinates and particles
     _c("coordinate_file", "str", "", "rlnMicrographCoordinates", "STAR file with the picks of a micrograph"),
     _c("coordinate_x", "float", "px", "rlnCoordinateX", "x of the particle on its micrograph"),

@@ -23,6 +23,7 @@ from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, para
 from vitreous.methods.ctf_fitting.correlation import Band
 from vitreous.methods.ctf_fitting.diagnostic import diagnostic_image
 from vitreous.methods.ctf_fitting.fit import CtfFit, fit_ctf, lens_of, score_lens
+from vitreous.methods.ctf_fitting.ice import ice_ring
 from vitreous.methods.ctf_fitting.search import SearchSettings
 from vitreous.methods.ctf_fitting.spectrum import (
     Spectrum,
@@ -33,7 +34,16 @@ from vitreous.methods.ctf_fitting.spectrum import (
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
-_COLUMNS = ("defocus_u", "defocus_v", "defocus_angle", "astigmatism", "ctf_figure_of_merit", "ctf_resolution")
+_ICY = 0.15  # ice ring by which a micrograph counts as icy in the figures (nothing is left out for it)
+_COLUMNS = (
+    "defocus_u",
+    "defocus_v",
+    "defocus_angle",
+    "astigmatism",
+    "ctf_figure_of_merit",
+    "ctf_resolution",
+    "ice_ring",
+)
 
 
 class CtfParameters(JobParameters):
@@ -242,6 +252,7 @@ def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
         "phase_shift": fit.phase_shift,
         "ctf_figure_of_merit": fit.figure_of_merit,
         "ctf_resolution": fit.resolution,
+        "ice_ring": ice_ring(spectrum),
     }
     previous = _previous_score(task, spectrum, fit, band)
     image = _with_ending(task.stem, "_ctf.mrc")
@@ -296,6 +307,8 @@ def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dat
     kept = dataset.take(np.array([row.index for row in done], dtype=np.int64))
     names = [*_COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(_COLUMNS)
     columns: dict[str, Any] = {name: np.array([row.values[name] for row in done]) for name in names}
+    if np.isnan(columns["ice_ring"]).all():
+        del columns["ice_ring"]  # pixels too coarse to see it
     columns["ctf_image"] = np.array([f"{row.image}:mrc" for row in done], dtype=object)
     return kept.with_columns(**columns)
 
@@ -310,6 +323,7 @@ def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | i
         "defocus_median_A": 0.5 * (median("defocus_u") + median("defocus_v")),
         "astigmatism_median_A": median("astigmatism"),
         "ctf_resolution_median_A": median("ctf_resolution"),
+        "n_with_ice_ring": sum(row.values["ice_ring"] > _ICY for row in done),
         "n_previous_wrong": sum(row.previous_score is not None and row.previous_score < 0.5 for row in done),
     }
 
