@@ -87,6 +87,9 @@ COLUMNS: tuple[Column, ...] = (
         "rlnCtfIceRingDensity",
         "power in the ice ring (0.25-0.28 1/A) over its surroundings, less 1",
     ),
+    _c("sample_thickness", "float", "A", "vitreousSampleThickness", "thickness of the sample (0: no nodes were seen)"),
+    _c("sample_tilt", "float", "deg", "vitreousSampleTilt", "tilt of the sample"),
+    _c("tilt_axis", "float", "deg", "vitreousTiltAxis", "from x; defocus increases towards this + 90"),
     # coordinates and particles
     _c("coordinate_file", "str", "", "rlnMicrographCoordinates", "STAR file with the picks of a micrograph"),
     _c("coordinate_x", "float", "px", "rlnCoordinateX", "x of the particle on its micrograph"),

@@ -67,6 +67,6 @@ def fitted_rings(spectrum: Spectrum, band: Band, fit: CtfFit, microscope: Micros
     inside = (k_squared >= reach.low**-2) & (k_squared <= reach.high**-2)
     out = np.full(k_squared.shape, 0.5)
     defocus = lens_defocus(fit.lens, np.arctan2(*np.broadcast_arrays(ky, kx))[inside])
-    values = rings(k_squared[inside], defocus, microscope, spectrum.length, fit.lens.phase)
+    values = rings(k_squared[inside], defocus, microscope, spectrum.length, fit.lens.phase, fit.thickness)
     out[inside] = 0.5 + 0.5 * values
     return out

@@ -47,7 +47,7 @@ def equiphase_curve(polar: PolarSpectrum, lens: Lens, microscope: Microscope, ba
     filled = count > 0
     k_squared, data = k_squared[filled], data[filled]
     defocus = np.full_like(k_squared, lens.defocus)
-    model = rings(k_squared, defocus, microscope, points.length, lens.phase)
+    model = rings(k_squared, defocus, microscope, points.length, lens.phase, lens.thickness)
     correlation = local_correlation(data, model, ring_phase(k_squared, defocus, microscope, lens.phase))
     return EquiphaseCurve(np.sqrt(k_squared), data, scale_to(model, data, correlation), correlation)
 

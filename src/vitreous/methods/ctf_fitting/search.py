@@ -34,6 +34,7 @@ class SearchSettings:
 
     astigmatism_expected: standard deviation in A of the prior on defocus_u - defocus_v. astigmatism_known:
     (defocus_u - defocus_v in A, angle in degrees), which is then not searched; None where it is not known.
+    thickness_max: A, greatest thickness of the sample that is looked for (0: taken as thin).
     """
 
     defocus_min: float = 5000.0
@@ -44,6 +45,7 @@ class SearchSettings:
     phase_step: float = 10.0
     astigmatism_expected: float = 1000.0
     astigmatism_known: tuple[float, float] | None = None
+    thickness_max: float = 0.0
 
     @property
     def searches_phase(self) -> bool:
@@ -154,11 +156,13 @@ def refine(
     """Climb from a candidate to the nearest maximum of the posterior (Nelder and Mead, all parameters at once).
 
     The likelihood of n points at correlation c is -n/2 log(1 - c^2); the prior on astigmatism is a Gaussian, so
-    weak spectra stay round and strong ones are not held back. spread: scale of the first simplex.
+    weak spectra stay round and strong ones are not held back. spread: scale of the first simplex. A start that has
+    a thickness keeps it free.
     """
-    scale = np.array([100.0, 100.0, 100.0, 0.2]) * spread
-    free = np.flatnonzero([True, *[settings.astigmatism_known is None] * 2, settings.searches_phase])
-    origin = np.array([start.lens.defocus, start.lens.cosine, start.lens.sine, start.lens.phase])
+    scale = np.array([100.0, 100.0, 100.0, 0.2, 100.0]) * spread
+    astigmatic, thick = settings.astigmatism_known is None, start.lens.thickness > 0
+    free = np.flatnonzero([True, astigmatic, astigmatic, settings.searches_phase, thick])
+    origin = np.array([start.lens.defocus, start.lens.cosine, start.lens.sine, start.lens.phase, start.lens.thickness])
 
     def lens_at(step: Array) -> Lens:
         values = origin.copy()
@@ -197,6 +201,7 @@ def evidence(score: float, n_points: int) -> float:
 def bounds_cost(lens: Lens, settings: SearchSettings) -> float:
     """A steep wall around the range of defocus and phase shift asked for."""
     beyond = max(settings.defocus_min - lens.defocus, 0.0) + max(lens.defocus - settings.defocus_max, 0.0)
+    beyond += max(-lens.thickness, 0.0) + max(lens.thickness - max(settings.thickness_max, 0.0), 0.0)
     if not settings.searches_phase:
         return beyond
     low, high = np.deg2rad(settings.phase_min), np.deg2rad(settings.phase_max)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,20 +45,41 @@ def spectrum_of_micrograph(
     target_pixel_size (A), which is the same as resampling the micrograph first; a micrograph that is coarser
     already is taken as it is. Welch (1967) IEEE Trans. Audio Electroacoust. 15, 70.
     """
+    total: Array | None = None
+    count, size = 0, pixel_size
+    for tile in tile_spectra(image, pixel_size, box=box, target_pixel_size=target_pixel_size):
+        total = tile.spectrum.power if total is None else total + tile.spectrum.power
+        count, size = count + 1, tile.spectrum.pixel_size
+    assert total is not None  # there is always one tile
+    return Spectrum(total / count, size)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The spectrum of one tile; x, y: its middle in A from the middle of the micrograph."""
+
+    spectrum: Spectrum
+    x: float
+    y: float
+
+
+def tile_spectra(
+    image: Float[np.ndarray, "height width"], pixel_size: float, *, box: int = 512, target_pixel_size: float = 1.4
+) -> Iterator[Tile]:
+    """The tiles of `spectrum_of_micrograph` one by one."""
     check_image(image)
     wanted = box * max(target_pixel_size / pixel_size, 1.0)
-    tile = min(fft.next_fast_len(round(wanted / 2), real=True) * 2, min(image.shape) // 2 * 2)
-    box = min(round(tile * pixel_size / max(target_pixel_size, pixel_size) / 2) * 2, tile)
-    window = np.outer(taper(tile), taper(tile)).astype(np.float32)
-    total = np.zeros((box, box // 2 + 1))
-    starts = [tile_starts(size, tile) for size in image.shape]
-    for top in starts[0]:
-        for left in starts[1]:
-            piece = image[top : top + tile, left : left + tile].astype(np.float32)
-            spectrum = fft.rfft2((piece - piece.mean()) * window)
-            total += crop_power(spectrum.real**2 + spectrum.imag**2, box)
-    total /= len(starts[0]) * len(starts[1]) * tile * tile
-    return Spectrum(total, pixel_size * tile / box)
+    size = min(fft.next_fast_len(round(wanted / 2), real=True) * 2, min(image.shape) // 2 * 2)
+    box = min(round(size * pixel_size / max(target_pixel_size, pixel_size) / 2) * 2, size)
+    window = np.outer(taper(size), taper(size)).astype(np.float32)
+    height, width = image.shape
+    for top in tile_starts(height, size):
+        for left in tile_starts(width, size):
+            piece = image[top : top + size, left : left + size].astype(np.float32)
+            transform = fft.rfft2((piece - piece.mean()) * window)
+            power = crop_power(transform.real**2 + transform.imag**2, box) / (size * size)
+            x, y = (left + 0.5 * (size - width)) * pixel_size, (top + 0.5 * (size - height)) * pixel_size
+            yield Tile(Spectrum(power, pixel_size * size / box), float(x), float(y))
 
 
 def spectrum_of_frames(
