@@ -1,6 +1,7 @@
 """The command line: one command a job, derived from its parameters, and the commands in `app/commands`.
 
-Exit codes: 0 done, 1 our fault, 2 the input's fault (one line), 130/143 stopped by a signal. Help imports no job.
+Exit codes: 0 done, 1 our fault, 2 the input's fault (one line), 3 done but for items that are named (failed.star),
+130/143 stopped by a signal. Help imports no job.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import click
 import yaml
 
 from vitreous.app.options import ParameterOption, describe, make_parameters, read_values
-from vitreous.core.errors import InputError
+from vitreous.core.errors import LEFT_OUT, InputError
 from vitreous.job import Entry, Job, JobParameters, find
 
 _RANKS_HELP = "processes on this machine that share the work (torchrun or srun start them on several)"
@@ -66,14 +66,14 @@ def make_command(entry: Entry) -> click.Command:
 
     def run(
         output: str | None, root: str | None, resume: str | None, dump_yaml: bool, ranks: int = 1, **texts: Any
-    ) -> None:
+    ) -> int:
         given = read_values(own, texts)
         if ranks > 1 and not dump_yaml:
             _share_out(ranks)
         if dump_yaml:
             click.echo(dump(job, given))
-            return
-        execute(job, given, output=output, root=root, resume=resume)
+            return 0
+        return execute(job, given, output=output, root=root, resume=resume)
 
     return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
 
@@ -104,8 +104,8 @@ def execute(
     root: str | None = None,
     resume: str | None = None,
     where: str = "",
-) -> None:
-    """Run a job as the command line asks; raises what the runner raises."""
+) -> int:
+    """Run a job as the command line asks; returns the exit code, raises what the runner raises."""
     from vitreous.app.report.job_page import write_job_page
     from vitreous.pipeline.project import Project, read_record
     from vitreous.pipeline.runner import run_job
@@ -132,6 +132,7 @@ def execute(
     )
     if is_first():
         click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")
+    return LEFT_OUT if run.outputs.quarantined else 0
 
 
 def _project_of(output: str | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LEFT_OUT = 3  # exit code of a job that is done but for the items it names
+
 
 class InputError(Exception):
     """Something the user gave is wrong: shown as one line, exit code 2, no traceback.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from jaxtyping import Float
-from torch import Tensor
+
+if TYPE_CHECKING:  # files are read by programs that need no torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

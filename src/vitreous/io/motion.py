@@ -23,7 +23,7 @@ class MotionRecord:
     """The motion of a movie and what belongs to it.
 
     pixel_size A of the movie; dose, pre_exposure e/A^2; voltage kV; start_frame from 1; binning of the micrograph.
-    fit: what the alignment said of itself, by name (only in files of ours).
+    fit: what the alignment said of itself, by name; patches: what each patch said (both only in files of ours).
     """
 
     motion: Motion
@@ -36,6 +36,7 @@ class MotionRecord:
     start_frame: int = 1
     gain_name: str = ""
     fit: Mapping[str, Any] = field(default_factory=dict)
+    patches: Table | None = None
 
 
 def write_motion(path: str | Path, record: MotionRecord) -> None:
@@ -80,6 +81,8 @@ def write_motion(path: str | Path, record: MotionRecord) -> None:
         tables["local_shift"] = _patch_table(motion, numbers)
     if record.fit:
         tables["vitreous_fit"] = dict(record.fit)
+    if record.patches is not None:
+        tables["vitreous_patches"] = record.patches
     write_tables(path, tables)
 
 
@@ -128,6 +131,7 @@ def read_motion(path: str | Path) -> MotionRecord:
         start_frame=int(general.get("start_frame", 1)),
         gain_name=str(general.get("gain_name", "")),
         fit=tables["vitreous_fit"].row(0) if "vitreous_fit" in tables else {},
+        patches=tables.get("vitreous_patches"),
     )
 
 

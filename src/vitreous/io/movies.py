@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.io.eer import DEFAULT_GROUPING, EerMovie
-from vitreous.io.mrc import MrcStack, open_stack, read_header
+from vitreous.io.mrc import MrcStack, open_stack, read_header, read_sections
 from vitreous.io.tiff import TiffMovie
 
 _PLAIN = (".mrc", ".mrcs", ".st")
@@ -55,10 +55,10 @@ class MrcMovie:
             raise InputError(self.path, what, "Ask for fewer.")
         if self._packed is not None:
             return self._packed.images(slice(start, stop))
-        stack = open_stack(self.path)
-        if self.path.name.lower().endswith(_PACKED):
-            self._packed = stack  # once is enough: it was read whole
-        return stack.images(slice(start, stop))
+        if not self.path.name.lower().endswith(_PACKED):
+            return read_sections(self.path, start, stop)
+        self._packed = open_stack(self.path)  # once is enough: it was read whole
+        return self._packed.images(slice(start, stop))
 
 
 def open_movie(path: str | Path, eer_grouping: int = DEFAULT_GROUPING, eer_upsampling: int = 1) -> Movie:

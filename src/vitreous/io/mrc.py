@@ -12,16 +12,18 @@ import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
 from vitreous.io.mrc_header import HEADER_BYTES, MrcHeader, make_header, parse_header
 from vitreous.runtime.atomic import atomic_path
+
+if TYPE_CHECKING:  # torch takes longer to import than a small image to read
+    import torch
 
 _OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _MODE_OF: dict[str, int] = {"int8": 0, "int16": 1, "float32": 2, "complex64": 4, "uint16": 6, "float16": 12}
@@ -62,13 +64,37 @@ def read_array(path: str | Path) -> tuple[NDArray[Any], MrcHeader]:
         array = flat.reshape(header.shape).astype(header.dtype.newbyteorder("="))
     else:
         header = read_header(file)
-        try:
-            flat = np.fromfile(file, header.dtype, int(np.prod(header.shape)), offset=header.offset)
-        except OSError as error:
-            raise _unreadable(file, error) from error
-        array = flat.reshape(header.shape).astype(header.dtype.newbyteorder("="), copy=False)
+        array = _read_sections(file, header, 0, header.shape[0])
     check_finite(file, array)
     return array, header
+
+
+def read_sections(path: str | Path, start: int, stop: int) -> NDArray[np.float32]:
+    """Sections start .. stop-1 of an uncompressed file as float32, by plain reading.
+
+    A file that is cut short or taken away meanwhile is an InputError; reading a memory map of it would end the process.
+    """
+    file = Path(path)
+    header = read_header(file)
+    array = _read_sections(file, header, start, stop)
+    if array.dtype.kind == "c":
+        raise InputError(file, "holds Fourier transforms (mode 4), not images", "Give images in real space.")
+    check_finite(file, array)
+    return array.astype(np.float32, copy=False)
+
+
+def _read_sections(file: Path, header: MrcHeader, start: int, stop: int) -> NDArray[Any]:
+    """Sections in the file's own number type and native byte order."""
+    shape = (stop - start, *header.shape[1:])
+    before = start * int(np.prod(header.shape[1:])) * header.dtype.itemsize
+    count = int(np.prod(shape))
+    try:
+        flat = np.fromfile(file, header.dtype, count, offset=header.offset + before)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    if len(flat) < count:
+        raise InputError(file, "was cut short while it was read", "Make or copy it anew.")
+    return flat.reshape(shape).astype(header.dtype.newbyteorder("="), copy=False)
 
 
 def read_image(path: str | Path) -> tuple[NDArray[Any], float]:
@@ -90,6 +116,8 @@ def read_map(path: str | Path) -> Volume:
 
     Raises InputError where it is not cubic or has no voxel size.
     """
+    import torch
+
     array, header = read_array(path)
     array = to_xyz_order(array, header)
     if array.dtype.kind == "c":

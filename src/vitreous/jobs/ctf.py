@@ -6,67 +6,48 @@ import logging
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitreous.core.ctf import Microscope
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
+from vitreous.io.failed import write_failed
 from vitreous.io.mrc import read_image, write_image
 from vitreous.io.relion import read_dataset, read_tables, write_dataset, write_tables
-from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.job import Context, Job, Outputs, Quarantined
+from vitreous.jobs._ctf_parameters import CtfParameters
 from vitreous.methods.ctf_fitting.correlation import Band
 from vitreous.methods.ctf_fitting.diagnostic import diagnostic_image
 from vitreous.methods.ctf_fitting.fit import CtfFit, fit_ctf, lens_of, score_lens
-from vitreous.methods.ctf_fitting.search import SearchSettings
+from vitreous.methods.ctf_fitting.ice import ice_ring
 from vitreous.methods.ctf_fitting.spectrum import (
     Spectrum,
     SpectrumError,
     spectrum_from_amplitudes,
     spectrum_of_micrograph,
+    tile_spectra,
 )
+from vitreous.methods.ctf_fitting.tilt import fit_tilted_ctf
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
-_COLUMNS = ("defocus_u", "defocus_v", "defocus_angle", "astigmatism", "ctf_figure_of_merit", "ctf_resolution")
-
-
-class CtfParameters(JobParameters):
-    """What `ctf` takes."""
-
-    input: str = parameter(help="STAR file of micrographs", aliases=("i",))
-    box: int = parameter(512, help="side of the power spectrum", unit="px", aliases=("Box",), ge=128, le=4096)
-    resolution_min: float = parameter(30.0, help="lowest resolution used", unit="A", aliases=("ResMin",), gt=0)
-    resolution_max: float = parameter(
-        5.0, help="highest resolution of the search (the refinement goes on as far as rings are)", unit="A",
-        aliases=("ResMax",), gt=0,
-    )  # fmt: skip
-    defocus_min: float = parameter(5000.0, help="lowest defocus", unit="A", aliases=("dFMin",), gt=0)
-    defocus_max: float = parameter(50000.0, help="highest defocus", unit="A", aliases=("dFMax",), gt=0)
-    defocus_step: float = parameter(100.0, help="step of the search", unit="A", aliases=("FStep",), gt=0, le=1000)
-    astigmatism: float = parameter(
-        1000.0, help="astigmatism to expect (standard deviation of a Gaussian prior)", unit="A", aliases=("dAst",), gt=0
-    )
-    phase_shift: bool = parameter(False, help="search the phase shift of a phase plate", aliases=("do_phaseshift",))
-    phase_min: float = parameter(0.0, help="lowest phase shift", unit="deg", ge=0, le=180)
-    phase_max: float = parameter(180.0, help="highest phase shift", unit="deg", ge=0, le=180)
-    phase_step: float = parameter(10.0, help="step of the phase search", unit="deg", gt=0)
-    use_power_spectra: bool = parameter(
-        False, help="fit the power spectra that motion correction stored", aliases=("use_given_ps",)
-    )
-    use_no_dw: bool = parameter(
-        True, help="fit micrographs without dose weighting where there are any", aliases=("use_noDW",)
-    )
-    max_resolution: float | None = parameter(
-        None, help="leave out micrographs that fit only to a resolution worse than this", unit="A", gt=0
-    )
-    target_pixel_size: float = parameter(
-        1.4, help="pixel size down to which spectra go (Nyquist at twice this)", unit="A", advanced=True, gt=0
-    )
+_SAMPLE = ("sample_thickness", "sample_tilt", "tilt_axis")
+_ICY = 0.15  # ice ring by which a micrograph counts as icy in the figures (nothing is left out for it)
+_COLUMNS = (
+    "defocus_u",
+    "defocus_v",
+    "defocus_angle",
+    "astigmatism",
+    "ctf_figure_of_merit",
+    "ctf_resolution",
+    "ice_ring",
+)
 
 
 class Ctf(Job):
@@ -87,6 +68,7 @@ class Ctf(Job):
             log.warning("%s left out: %s", item.item, item.reason)
         done = [result for result in results if isinstance(result, _Row)]
         if not done:
+            write_failed(context.directory, [(one.item, one.reason) for one in failed])
             raise InputError(
                 context.project / params.input,
                 f"no CTF could be fitted to any of {len(results)} micrographs; the first: {failed[0].reason}",
@@ -98,7 +80,7 @@ class Ctf(Job):
             nodes={context.relative(output): "MicrographGroupMetadata.star.relion.ctf"},
             metrics=_metrics(done, failed),
             quarantined=failed,
-            summary=_summary(done, failed),
+            summary=_summary(done, failed) + _sample_words(done, params),
         )
 
 
@@ -128,13 +110,7 @@ class _Row:
 
 def _read(params: CtfParameters, context: Context) -> Dataset:
     path = context.project / params.input
-    for low, high, what in (
-        (params.resolution_max, params.resolution_min, "resolution_max must be finer than resolution_min"),
-        (params.defocus_min, params.defocus_max, "defocus_min must be less than defocus_max"),
-        (params.phase_min, params.phase_max, "phase_min must be less than phase_max"),
-    ):
-        if low >= high:
-            raise InputError("ctf", f"{what}, not {low:g} and {high:g}", "Exchange them.")
+    params.check()
     dataset = read_dataset(path)
     if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
         raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give motion correction's output.")
@@ -194,6 +170,8 @@ def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Qua
         row = (_stored(task, context) if context.resume else None) or _fit(task, params, context)
     except (SpectrumError, InputError) as error:
         return Quarantined(task.name, str(error))
+    except OSError as error:
+        return Quarantined(task.name, f"{error.filename or task.image}: {error.strerror or error}")
     resolution = row.values["ctf_resolution"]
     if params.max_resolution is not None and resolution > params.max_resolution:
         return Quarantined(task.name, f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A")
@@ -201,33 +179,37 @@ def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Qua
 
 
 def _spectrum(task: _Task, params: CtfParameters) -> Spectrum:
+    if not task.is_spectrum:
+        image, size = _micrograph(task)
+        return spectrum_of_micrograph(image, size, box=params.box, target_pixel_size=params.target_pixel_size)
     if not task.image.exists():
-        what = "power spectrum" if task.is_spectrum else "micrograph"
-        raise SpectrumError(f"{what} {task.image} is not there")
+        raise SpectrumError(f"power spectrum {task.image} is not there")
     image, pixel_size = read_image(task.image)
-    if task.is_spectrum:
-        if pixel_size <= 0:
-            raise SpectrumError(f"{task.image} has no pixel size in its header")
-        return spectrum_from_amplitudes(image, pixel_size)
-    size = task.pixel_size or pixel_size
+    if pixel_size <= 0:
+        raise SpectrumError(f"{task.image} has no pixel size in its header")
+    return spectrum_from_amplitudes(image, pixel_size)
+
+
+def _micrograph(task: _Task) -> tuple[NDArray[Any], float]:
+    if not task.image.exists():
+        raise SpectrumError(f"micrograph {task.image} is not there")
+    image, header_size = read_image(task.image)
+    size = task.pixel_size or header_size
     if size <= 0:
         raise SpectrumError(f"neither the STAR file nor {task.image} says the pixel size")
-    return spectrum_of_micrograph(image, size, box=params.box, target_pixel_size=params.target_pixel_size)
-
-
-def _settings(params: CtfParameters) -> SearchSettings:
-    settings = SearchSettings(
-        params.defocus_min, params.defocus_max, params.defocus_step, astigmatism_expected=params.astigmatism
-    )
-    if not params.phase_shift:
-        return settings
-    return replace(settings, phase_min=params.phase_min, phase_max=params.phase_max, phase_step=params.phase_step)
+    return image, size
 
 
 def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
-    spectrum = _spectrum(task, params)
     band = Band(params.resolution_min, params.resolution_max)
-    fit = fit_ctf(spectrum, task.microscope, band, _settings(params))
+    tilt = None
+    if params.tilt and not task.is_spectrum:
+        image, pixel_size = _micrograph(task)
+        tiles = tile_spectra(image, pixel_size, box=params.box, target_pixel_size=params.target_pixel_size)
+        fit, tilt, spectrum = fit_tilted_ctf(tiles, task.microscope, band, params.settings())
+    else:
+        spectrum = _spectrum(task, params)
+        fit = fit_ctf(spectrum, task.microscope, band, params.settings())
     if not fit.has_rings:
         raise SpectrumError("no Thon rings stand out of its power spectrum")
     values = {
@@ -238,12 +220,16 @@ def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
         "phase_shift": fit.phase_shift,
         "ctf_figure_of_merit": fit.figure_of_merit,
         "ctf_resolution": fit.resolution,
+        "ice_ring": ice_ring(spectrum),
+        "sample_thickness": fit.thickness,
+        "sample_tilt": math.nan if tilt is None else tilt.tilt,
+        "tilt_axis": math.nan if tilt is None else tilt.axis,
     }
     previous = _previous_score(task, spectrum, fit, band)
-    image = _with_ending(task.stem, "_ctf.mrc")
-    write_image(image, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
+    picture = _with_ending(task.stem, "_ctf.mrc")
+    write_image(picture, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
     _store(task, values, previous, fit)
-    return _Row(task.index, values, context.relative(image), previous)
+    return _Row(task.index, values, context.relative(picture), previous)
 
 
 def _previous_score(task: _Task, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
@@ -281,7 +267,7 @@ def _stored(task: _Task, context: Context) -> _Row | None:
         return None
     try:
         row = read_tables(path)["general"].row(0)
-        values = {name: float(row[name]) for name in (*_COLUMNS, "phase_shift")}
+        values = {name: float(row[name]) for name in (*_COLUMNS, "phase_shift", *_SAMPLE)}
         previous = float(row["previous_score"])
     except (InputError, LookupError, ValueError):
         return None
@@ -291,7 +277,11 @@ def _stored(task: _Task, context: Context) -> _Row | None:
 def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dataset:
     kept = dataset.take(np.array([row.index for row in done], dtype=np.int64))
     names = [*_COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(_COLUMNS)
+    names += ["sample_thickness"] if params.thickness_max else []
+    names += ["sample_tilt", "tilt_axis"] if params.tilt else []
     columns: dict[str, Any] = {name: np.array([row.values[name] for row in done]) for name in names}
+    if np.isnan(columns["ice_ring"]).all():
+        del columns["ice_ring"]  # pixels too coarse to see it
     columns["ctf_image"] = np.array([f"{row.image}:mrc" for row in done], dtype=object)
     return kept.with_columns(**columns)
 
@@ -306,8 +296,22 @@ def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | i
         "defocus_median_A": 0.5 * (median("defocus_u") + median("defocus_v")),
         "astigmatism_median_A": median("astigmatism"),
         "ctf_resolution_median_A": median("ctf_resolution"),
+        "n_with_ice_ring": sum(row.values["ice_ring"] > _ICY for row in done),
         "n_previous_wrong": sum(row.previous_score is not None and row.previous_score < 0.5 for row in done),
     }
+
+
+def _sample_words(done: list[_Row], params: CtfParameters) -> str:
+    """What was found of the samples' tilt and thickness, where it was asked for."""
+    text = ""
+    if params.tilt:
+        tilts = [row.values["sample_tilt"] for row in done if not math.isnan(row.values["sample_tilt"])]
+        text += f"; tilts {min(tilts):.0f} to {max(tilts):.0f} degrees" if tilts else "; no tilt found"
+    if params.thickness_max:
+        thick = [row.values["sample_thickness"] for row in done if row.values["sample_thickness"] > 0]
+        text += f"; {len(thick)} show nodes of thickness"
+        text += f" ({min(thick):.0f} to {max(thick):.0f} A)" if thick else ""
+    return text
 
 
 def _summary(done: list[_Row], failed: list[Quarantined]) -> str:

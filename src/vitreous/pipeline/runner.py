@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vitreous.core.errors import InputError
 from vitreous.data.graph import Status
+from vitreous.io.failed import write_failed
 from vitreous.io.relion_project import write_job
 from vitreous.job import Context, Job, JobParameters, Outputs
 from vitreous.pipeline.project import RECORD, Project, exit_marker, job_lock, set_marker
@@ -137,8 +138,9 @@ def _run(
     outputs = job().run(params, context)
     seconds = time.monotonic() - start
     peak = memory.peak_rss() / 1e9
+    write_failed(place, [(one.item, one.reason) for one in outputs.quarantined])
     if outputs.quarantined:  # the job said each of them as it came
-        log.warning("%d left out: metrics.json and report.html say which and why", len(outputs.quarantined))
+        log.warning("%d left out: failed.star and report.html say which and why", len(outputs.quarantined))
     write_metrics(place, outputs, seconds, peak)
     log.info("%s: %s (%.1f s, at most %.2f GB)", job.name, outputs.summary or "done", seconds, peak)
     return JobRun(job.name, place, outputs, seconds, peak)

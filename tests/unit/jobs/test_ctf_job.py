@@ -129,3 +129,17 @@ def test_optics_without_voltage(project: Path) -> None:
     write_dataset(project / "mics.star", Dataset("micrographs", dataset.optics.without("voltage"), dataset.rows))
     with pytest.raises(InputError, match="voltage"):
         run(project)
+
+
+def test_tilt_and_thickness_are_columns_where_they_are_asked_for(project: Path) -> None:
+    outputs = run(project, tilt=True, thickness_max=3000.0)
+    rows = read_dataset(project / "CtfFind/job003/micrographs_ctf.star").rows
+    assert np.allclose(rows["sample_tilt"], 0.0)  # they are flat
+    assert np.allclose(rows["sample_thickness"], 0.0)  # and thin
+    assert "tilts 0 to 0 degrees; 0 show nodes of thickness" in outputs.summary
+    for index, (u, v, _) in enumerate(DEFOCI.values()):
+        assert abs(rows["defocus_u"][index] + rows["defocus_v"][index] - u - v) / 2 < 60.0
+    again = run(project, resume=True, tilt=True, thickness_max=3000.0)
+    assert again.summary == outputs.summary
+    with pytest.raises(InputError, match="--tilt: cannot be told"):
+        run(project, tilt=True, use_power_spectra=True)

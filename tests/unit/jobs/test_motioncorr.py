@@ -13,7 +13,7 @@ from vitreous.data.table import Table
 from vitreous.io.motion import read_motion
 from vitreous.io.mrc import read_image, write_image
 from vitreous.io.relion import read_dataset, write_dataset
-from vitreous.job import Context
+from vitreous.job import Context, option_names
 from vitreous.jobs.motioncorr import Motioncorr
 
 N_FRAMES, SIZE = 6, 256
@@ -178,3 +178,93 @@ def test_the_input_must_list_movies(tmp_path):
     write_dataset(tmp_path / "movies.star", Dataset("micrographs", optics, rows))
     with pytest.raises(InputError, match="not movies"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("given", ["Movies", "Movies/*.mrcs"])
+def test_a_folder_or_a_pattern_of_movies(tmp_path, given):
+    project(tmp_path)
+    (tmp_path / "Movies/notes.txt").write_text("no movie")
+    outputs = run(tmp_path, input=given, voltage=200.0)
+    dataset = read_dataset(tmp_path / "MotionCorr/job002/corrected_micrographs.star")
+    assert outputs.metrics["n_movies"] == 2
+    assert dataset.optics["voltage"].tolist() == [200.0]
+    assert dataset.optics["movie_pixel_size"][0] == pytest.approx(1.1)  # from the headers
+    assert {"cs", "amplitude_contrast", "micrograph_pixel_size"} <= set(dataset.optics)
+    with pytest.raises(InputError, match="matches no movies"):
+        run(tmp_path, input="Movies/*.tiff")
+
+
+def test_what_is_given_goes_before_the_star_file(tmp_path):
+    project(tmp_path, 1)
+    run(tmp_path, pixel_size=1.3, voltage=120.0)
+    dataset = read_dataset(tmp_path / "MotionCorr/job002/corrected_micrographs.star")
+    assert dataset.optics["movie_pixel_size"].tolist() == [1.3]
+    assert read_motion(tmp_path / "MotionCorr/job002/Movies/m0.star").voltage == 120.0
+
+
+def test_sums_of_every_other_frame(tmp_path):
+    project(tmp_path, 1)
+    run(tmp_path, save_even_odd=True, save_no_dw=True)
+    row = read_dataset(tmp_path / "MotionCorr/job002/corrected_micrographs.star").rows.row(0)
+    plain, even, odd = (
+        read_image(tmp_path / row[name])[0]
+        for name in ("micrograph_name_no_dw", "micrograph_name_even", "micrograph_name_odd")
+    )
+    assert np.allclose(even + odd, plain, atol=1e-3)
+    assert not np.allclose(even, odd)
+
+
+def test_frames_are_left_out_at_both_ends(tmp_path):
+    project(tmp_path, 1)
+    run(tmp_path, throw=1, trunc=2, dose_weighting=False)
+    record = read_motion(tmp_path / "MotionCorr/job002/Movies/m0.star")
+    assert record.start_frame == 2
+    assert record.motion.n_frames == N_FRAMES - 3
+    image, _ = read_image(tmp_path / "MotionCorr/job002/Movies/m0.mrc")
+    assert image.mean() == pytest.approx(frames(0)[1:-2].sum(0).mean(), rel=1e-3)
+
+
+def test_doses_of_eer_fractions_and_groups():
+    params = Motioncorr.Parameters(input="a.star", eer_raw_dose=0.04, eer_fraction_dose=1.0, dose_per_frame=3.0)
+    assert params.grouping("a.eer") == 25
+    assert params.dose_of("a.EER") == pytest.approx(1.0)
+    assert params.dose_of("a.tiff") == 3.0
+    assert Motioncorr.Parameters(input="a.star", eer_grouping=30).grouping("a.eer") == 30
+    by_dose = Motioncorr.Parameters(input="a.star", dose_per_frame=0.5, group_dose=2.0, group_frames=3)
+    assert by_dose.group_of("a.mrc") == 4
+    assert Motioncorr.Parameters(input="a.star", group_frames=3).group_of("a.mrc") == 3
+
+
+def test_a_gain_is_estimated_where_none_is_given(tmp_path):
+    names = project(tmp_path, 6)
+    gain = np.random.default_rng(8).normal(1.0, 0.15, (SIZE, SIZE)).clip(0.4).astype(np.float32)
+    for i, name in enumerate(names):
+        raw = np.random.default_rng(i).poisson(30.0 / gain, (N_FRAMES, SIZE, SIZE))
+        write_image(tmp_path / name, raw.astype(np.float32), 1.1)
+    run(tmp_path, estimate_gain=10, dose_weighting=False)
+    found, _ = read_image(tmp_path / "MotionCorr/job002/gain_estimated.mrc")
+    assert np.corrcoef(found.ravel(), gain.ravel())[0, 1] > 0.9
+    with_it, _ = read_image(tmp_path / "MotionCorr/job002/Movies/m0.mrc")
+    run(tmp_path, dose_weighting=False)
+    without, _ = read_image(tmp_path / "MotionCorr/job002/Movies/m0.mrc")
+    assert with_it.std() < 0.8 * without.std()
+
+
+def test_global_alignment_only_is_said(tmp_path, caplog):
+    project(tmp_path, 1)
+    outputs = run(tmp_path, patch_x=3, patch_y=3)
+    assert outputs.metrics["n_global_only"] == 1
+    assert "1 aligned as a whole because" in outputs.summary
+    assert "Movies/m0.mrcs: global alignment only" in caplog.text
+    record = read_motion(tmp_path / "MotionCorr/job002/Movies/m0.star")
+    assert record.patches is not None
+    assert record.patches.n_rows == 9
+    assert (record.patches["residual_px"] > 0).all()
+
+
+def test_relions_spellings():
+    names = {one for field, info in Motioncorr.Parameters.model_fields.items() for one in option_names(field, info)}
+    words = "i angpix voltage dose_per_frame preexposure bin_factor bfactor patch_x patch_y dose_weighting gpu use_own"
+    words += " first_frame_sum last_frame_sum gainref gain_rot gain_flip defect_file group_frames grouping_for_ps j"
+    words += " eer_grouping eer_upsampling save_noDW max_iter skip_defect ps_size float16"
+    assert {f"--{word}" for word in words.split()} <= names

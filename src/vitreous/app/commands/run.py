@@ -17,7 +17,7 @@ from vitreous.job import catalogue, find
 @click.option("--o", "-o", "output", metavar="DIR", help="job directory (default: the next number)")
 @click.option("--project", "root", metavar="DIR", help="project directory  [default: where you are]")
 @click.option("--continue", "resume", is_flag=True, help="go on with the job in --o")
-def command(file: str, output: str | None, root: str | None, resume: bool) -> None:
+def command(file: str, output: str | None, root: str | None, resume: bool) -> int:
     """Read the file, find its job, run it."""
     path = Path(file)
     try:
@@ -36,4 +36,6 @@ def command(file: str, output: str | None, root: str | None, resume: bool) -> No
     if not isinstance(parameters, dict):
         raise InputError(path, "'parameters' is not a list of names and values", "One 'name: value' a line")
     given = {str(key): value for key, value in parameters.items()}
-    execute(find(name), given, output=output, root=root, resume=(output or "") if resume else None, where=str(path))
+    return execute(
+        find(name), given, output=output, root=root, resume=(output or "") if resume else None, where=str(path)
+    )

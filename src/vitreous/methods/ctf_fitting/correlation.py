@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.spectrum import PolarSpectrum
 
 Array = NDArray[np.float64]
@@ -49,12 +49,14 @@ class Lens:
     """Parameters of a CTF as the search moves them: no axis to be undefined where there is no astigmatism.
 
     defocus: mean (A); dz(angle) = defocus + cosine cos(2 angle) + sine sin(2 angle); phase: radians, phase plate.
+    thickness: A, of the sample, whose middle is at `defocus` (0: thin).
     """
 
     defocus: float
     cosine: float = 0.0
     sine: float = 0.0
     phase: float = 0.0
+    thickness: float = 0.0
 
 
 def flatten_band(polar: PolarSpectrum, band: Band) -> Points:
@@ -115,8 +117,19 @@ def ring_phase(k_squared: Array, defocus: Array, microscope: Microscope, phase: 
     return np.pi * lam * defocus * k_squared - spherical + (phase + np.arcsin(microscope.amplitude_contrast))
 
 
-def rings(k_squared: Array, defocus: Array, microscope: Microscope, length: float, phase: Array | float = 0.0) -> Array:
+def rings(
+    k_squared: Array,
+    defocus: Array,
+    microscope: Microscope,
+    length: float,
+    phase: Array | float = 0.0,
+    thickness: Array | float = 0.0,
+) -> Array:
     """What a CTF adds to a spectrum made of tiles `length` A wide: -cos(2 chi), fading where rings crowd.
+
+    A sample of some thickness (A) is its slices' CTF^2 averaged: the rings are damped by sinc(lambda t k^2), vanish at
+    its nodes and come back turned over. McMullan et al. (2015) Ultramicroscopy 158, 26; Elferich et al. (2024) eLife
+    13, RP97227.
 
     The rings of a defocus are the signal delocalised over chi'(k)/pi; a tile holds only the share 1 - that/length of
     it, so rings too fine for the spectrum are flat rather than aliased into broad false ones.
@@ -125,7 +138,8 @@ def rings(k_squared: Array, defocus: Array, microscope: Microscope, length: floa
     k = np.sqrt(k_squared)
     displacement = np.abs(2.0 * lam * defocus * k - 2.0 * microscope.cs * 1e7 * lam**3 * k * k_squared)
     contrast = np.maximum(0.0, 1.0 - displacement / length)
-    return -contrast * np.cos(2.0 * ring_phase(k_squared, defocus, microscope, phase))
+    nodes = np.sinc(lam * thickness * k_squared)  # numpy's sinc(x) is sin(pi x) / (pi x)
+    return -contrast * nodes * np.cos(2.0 * ring_phase(k_squared, defocus, microscope, phase))
 
 
 def lens_defocus(lens: Lens, angle: Array) -> Array:
@@ -135,5 +149,6 @@ def lens_defocus(lens: Lens, angle: Array) -> Array:
 
 def lens_rings(lens: Lens, points: Points, microscope: Microscope, b_factor: float) -> Array:
     """The model at the points, damped by exp(-B k^2/4)."""
-    values = rings(points.k_squared, lens_defocus(lens, points.angle), microscope, points.length, lens.phase)
+    defocus = lens_defocus(lens, points.angle)
+    values = rings(points.k_squared, defocus, microscope, points.length, lens.phase, lens.thickness)
     return values * np.exp(-0.25 * b_factor * points.k_squared)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import ndimage
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.correlation import Band, lens_defocus, rings, smooth_trend
 from vitreous.methods.ctf_fitting.fit import CtfFit, nyquist_limit
 from vitreous.methods.ctf_fitting.spectrum import Spectrum, frequencies
@@ -67,6 +67,6 @@ def fitted_rings(spectrum: Spectrum, band: Band, fit: CtfFit, microscope: Micros
     inside = (k_squared >= reach.low**-2) & (k_squared <= reach.high**-2)
     out = np.full(k_squared.shape, 0.5)
     defocus = lens_defocus(fit.lens, np.arctan2(*np.broadcast_arrays(ky, kx))[inside])
-    values = rings(k_squared[inside], defocus, microscope, spectrum.length, fit.lens.phase)
+    values = rings(k_squared[inside], defocus, microscope, spectrum.length, fit.lens.phase, fit.thickness)
     out[inside] = 0.5 + 0.5 * values
     return out

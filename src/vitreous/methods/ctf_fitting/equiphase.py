@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.correlation import Band, Lens, flatten_band, lens_defocus, ring_phase, rings
 from vitreous.methods.ctf_fitting.spectrum import PolarSpectrum
 
@@ -47,7 +47,7 @@ def equiphase_curve(polar: PolarSpectrum, lens: Lens, microscope: Microscope, ba
     filled = count > 0
     k_squared, data = k_squared[filled], data[filled]
     defocus = np.full_like(k_squared, lens.defocus)
-    model = rings(k_squared, defocus, microscope, points.length, lens.phase)
+    model = rings(k_squared, defocus, microscope, points.length, lens.phase, lens.thickness)
     correlation = local_correlation(data, model, ring_phase(k_squared, defocus, microscope, lens.phase))
     return EquiphaseCurve(np.sqrt(k_squared), data, scale_to(model, data, correlation), correlation)
 
@@ -67,11 +67,7 @@ def equivalent_k_squared(k_squared: Array, defocus: Array, mean_defocus: float, 
 
 def local_correlation(data: Array, model: Array, phase: Array, *, min_half_width: int = 5) -> Array:
     """Correlation of data and model in a window of one ring to either side (at least min_half_width samples)."""
-    n = len(data)
-    index = np.arange(n)
-    monotone = np.maximum.accumulate(phase)
-    low = np.minimum(np.searchsorted(monotone, monotone - np.pi), index - min_half_width).clip(0)
-    high = np.maximum(np.searchsorted(monotone, monotone + np.pi, side="right"), index + min_half_width + 1).clip(max=n)
+    low, high = ring_windows(phase, min_half_width=min_half_width)
 
     def window_sum(values: Array) -> Array:
         running = np.r_[0.0, np.cumsum(values)]
@@ -83,6 +79,16 @@ def local_correlation(data: Array, model: Array, phase: Array, *, min_half_width
     var_d = window_sum(data * data) / size - mean_d**2
     var_m = window_sum(model * model) / size - mean_m**2
     return cross / np.sqrt(np.maximum(var_d * var_m, 1e-24))
+
+
+def ring_windows(phase: Array, *, min_half_width: int = 5) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the window around each sample begins and ends (exclusive): one ring to either side, cut at the ends."""
+    n = len(phase)
+    index = np.arange(n)
+    monotone = np.maximum.accumulate(phase)
+    low = np.minimum(np.searchsorted(monotone, monotone - np.pi), index - min_half_width).clip(0)
+    high = np.maximum(np.searchsorted(monotone, monotone + np.pi, side="right"), index + min_half_width + 1).clip(max=n)
+    return low, high
 
 
 def scale_to(model: Array, data: Array, correlation: Array) -> Array:

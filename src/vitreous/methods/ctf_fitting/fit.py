@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.correlation import (
     Band,
     Correlator,
@@ -25,7 +25,14 @@ from vitreous.methods.ctf_fitting.search import (
     grid_search,
     refine,
 )
-from vitreous.methods.ctf_fitting.spectrum import Spectrum, SpectrumError, frequencies, polar_spectrum
+from vitreous.methods.ctf_fitting.spectrum import (
+    PolarSpectrum,
+    Spectrum,
+    SpectrumError,
+    frequencies,
+    polar_spectrum,
+)
+from vitreous.methods.ctf_fitting.thickness import fit_thickness
 
 # The best of all trials on pure noise reaches 4 to 7 (median), 15 at most in a hundred micrographs.
 _MIN_EVIDENCE = 18.0
@@ -38,7 +45,7 @@ class CtfFit:
     defocus_u >= defocus_v in A; defocus_angle in degrees from x to the U axis, -90 .. 90; phase_shift in degrees.
     figure_of_merit: correlation of the spectrum's pixels with the fit over the band. resolution: A, to which the
     rings follow the fit (infinite: nowhere). evidence: log-likelihood gain over no rings at all. b_factor: A^2, of
-    the rings. curve: the equiphase average.
+    the rings. curve: the equiphase average. thickness: A, of the sample (0: it looks thin, or was taken so).
     """
 
     defocus_u: float
@@ -50,6 +57,7 @@ class CtfFit:
     evidence: float
     b_factor: float
     curve: EquiphaseCurve
+    thickness: float = 0.0
 
     @property
     def has_rings(self) -> bool:
@@ -59,7 +67,8 @@ class CtfFit:
     @property
     def lens(self) -> Lens:
         """The same CTF as the search writes it."""
-        return lens_of(self.defocus_u, self.defocus_v, self.defocus_angle, self.phase_shift)
+        thin = lens_of(self.defocus_u, self.defocus_v, self.defocus_angle, self.phase_shift)
+        return replace(thin, thickness=self.thickness)
 
 
 def fit_ctf(
@@ -73,22 +82,56 @@ def fit_ctf(
     settings = settings or SearchSettings()
     band = usable_band(spectrum, band or Band(30.0, 5.0))
     polar = polar_spectrum(spectrum)
-    whole = Band(band.low, nyquist_limit(spectrum))
     starts = grid_search(polar, band, microscope, settings)
     correlate = Correlator(flatten_band(polar, band), band)
     refined = [refine(start, correlate, microscope, settings) for start in starts]
     best = max(refined, key=lambda candidate: candidate.score)
+    return finish_fit(spectrum, polar, best, (band, Band(band.low, nyquist_limit(spectrum))), microscope, settings)
+
+
+def finish_fit(
+    spectrum: Spectrum,
+    polar: PolarSpectrum,
+    best: Candidate,
+    bands: tuple[Band, Band],
+    microscope: Microscope,
+    settings: SearchSettings,
+) -> CtfFit:
+    """From the best candidate of the search to the result: as far as rings go, and through a thick sample's nodes.
+
+    polar: what is fitted (that of `spectrum`, or of tiles brought to one defocus). bands: of the search, and the whole.
+    """
+    band, whole = bands
     curve = equiphase_curve(polar, best.lens, microscope, whole)
     resolution = fit_resolution(curve, best.lens, microscope, spectrum.length)
+    thick = None
     if resolution < 0.97 * band.high:
         band = replace(band, high=max(resolution, whole.high))
         correlate = Correlator(flatten_band(polar, band), band)
         best = refine(best_b_factor(best, correlate, microscope), correlate, microscope, settings, spread=0.3)
-        curve = equiphase_curve(polar, best.lens, microscope, whole)
-        resolution = fit_resolution(curve, best.lens, microscope, spectrum.length)
-    gain = evidence(best.score, len(correlate.points.value))
+    if settings.thickness_max:
+        thick = fit_thickness(polar, whole, best, microscope, settings)
+    if thick is not None:
+        best, band = thick, whole
+    correlate = Correlator(flatten_band(polar, band), band)
+    model = lens_rings(best.lens, correlate.points, microscope, best.b_factor)
+    gain = evidence(float(correlate(model)), len(correlate.points.value))
+    curve = equiphase_curve(polar, best.lens, microscope, whole)
+    resolution = fit_resolution(curve, best.lens, microscope, spectrum.length)
     merit = pixel_correlation(spectrum, microscope, best, band)
     return report(best, merit, resolution, gain, curve)
+
+
+def describe_lens(spectrum: Spectrum, microscope: Microscope, lens: Lens, band: Band | None = None) -> CtfFit:
+    """What `fit_ctf` would say of a CTF that is known already: nothing is searched."""
+    band = usable_band(spectrum, band or Band(30.0, 5.0))
+    polar = polar_spectrum(spectrum)
+    correlate = Correlator(flatten_band(polar, band), band)
+    best = best_b_factor(Candidate(lens, 0.0, 0.0), correlate, microscope)
+    curve = equiphase_curve(polar, lens, microscope, Band(band.low, nyquist_limit(spectrum)))
+    resolution = fit_resolution(curve, lens, microscope, spectrum.length)
+    gain = evidence(best.score, len(correlate.points.value))
+    return report(best, pixel_correlation(spectrum, microscope, best, band), resolution, gain, curve)
 
 
 def report(best: Candidate, merit: float, resolution: float, gain: float, curve: EquiphaseCurve) -> CtfFit:
@@ -105,6 +148,7 @@ def report(best: Candidate, merit: float, resolution: float, gain: float, curve:
         evidence=gain,
         b_factor=best.b_factor,
         curve=curve,
+        thickness=best.lens.thickness,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from vitreous.core.ctf import Microscope
+from vitreous.core.microscope import Microscope
 from vitreous.methods.ctf_fitting.correlation import (
     Band,
     Correlator,
@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 
 B_FACTORS = (0.0, 40.0, 100.0, 250.0, 600.0)  # A^2, envelopes of the rings that are tried
 _WIDE_SECTORS = 8
-_AMPLITUDES = (0.0, 100.0, 250.0, 500.0, 1000.0)  # A, half of defocus_u - defocus_v
+_AMPLITUDES = (100.0, 250.0, 500.0, 1000.0)  # A, half of defocus_u - defocus_v
 _CANDIDATES = 3
 
 
@@ -32,7 +32,9 @@ _CANDIDATES = 3
 class SearchSettings:
     """Where to look. defocus_* in A; phase_* in degrees (equal: that phase shift, no search).
 
-    astigmatism_expected: standard deviation in A of the prior on defocus_u - defocus_v.
+    astigmatism_expected: standard deviation in A of the prior on defocus_u - defocus_v. astigmatism_known:
+    (defocus_u - defocus_v in A, angle in degrees), which is then not searched; None where it is not known.
+    thickness_max: A, greatest thickness of the sample that is looked for (0: taken as thin).
     """
 
     defocus_min: float = 5000.0
@@ -42,11 +44,21 @@ class SearchSettings:
     phase_max: float = 0.0
     phase_step: float = 10.0
     astigmatism_expected: float = 1000.0
+    astigmatism_known: tuple[float, float] | None = None
+    thickness_max: float = 0.0
 
     @property
     def searches_phase(self) -> bool:
         """Whether the phase shift is a free parameter."""
         return self.phase_max > self.phase_min
+
+    def astigmatisms(self) -> list[tuple[float, float]]:
+        """(half of the astigmatism in A, axis in radians) of every trial, coarse."""
+        if self.astigmatism_known is not None:
+            amount, angle = self.astigmatism_known
+            return [(0.5 * amount, float(np.deg2rad(angle)))]
+        axes = np.arange(_WIDE_SECTORS) * np.pi / _WIDE_SECTORS
+        return [(0.0, 0.0), *((amplitude, float(axis)) for amplitude in _AMPLITUDES for axis in axes)]
 
     def defoci(self) -> Array:
         """The grid of defoci in A."""
@@ -80,7 +92,7 @@ def grid_search(polar: PolarSpectrum, band: Band, microscope: Microscope, settin
     sectors = [select(points, points.angle == angle) for angle in angles]
     tables = np.stack([sector_scores(sector, band, microscope, defoci, phases) for sector in sectors], axis=1)
     best = int(tables.mean(1).max((1, 2)).argmax())
-    return peaks(tables[best], angles, defoci, phases, B_FACTORS[best])
+    return peaks(tables[best], angles, settings, B_FACTORS[best])
 
 
 def merge_sectors(polar: PolarSpectrum, n_sectors: int) -> PolarSpectrum:
@@ -112,17 +124,20 @@ def sector_scores(sector: Points, band: Band, microscope: Microscope, defoci: Ar
     return table
 
 
-def peaks(table: Array, angles: Array, defoci: Array, phases: Array, b_factor: float) -> list[Candidate]:
-    """The highest scores over defocus, astigmatism, axis and phase shift, no two closer than 5% in defocus."""
+def peaks(table: Array, angles: Array, settings: SearchSettings, b_factor: float) -> list[Candidate]:
+    """The highest scores over defocus, astigmatism, axis and phase shift, no two closer than 5% in defocus.
+
+    table: (n_sectors, n_phases, n_defoci); angles (rad) of the sectors.
+    """
+    defoci, phases = settings.defoci(), settings.phases()
     step = defoci[1] - defoci[0]
     index = np.arange(len(defoci))
     scores, lenses = [], []
-    for amplitude in _AMPLITUDES:
-        for axis in np.arange(_WIDE_SECTORS) * np.pi / _WIDE_SECTORS if amplitude else (0.0,):
-            shift = np.round(amplitude * np.cos(2.0 * (angles - axis)) / step).astype(np.int64)
-            at = np.clip(index + shift[:, None], 0, len(defoci) - 1)
-            scores.append(np.take_along_axis(table, at[:, None, :], 2).mean(0))
-            lenses.append((amplitude * np.cos(2 * axis), amplitude * np.sin(2 * axis)))
+    for amplitude, axis in settings.astigmatisms():
+        shift = np.round(amplitude * np.cos(2.0 * (angles - axis)) / step).astype(np.int64)
+        at = np.clip(index + shift[:, None], 0, len(defoci) - 1)
+        scores.append(np.take_along_axis(table, at[:, None, :], 2).mean(0))
+        lenses.append((amplitude * np.cos(2 * axis), amplitude * np.sin(2 * axis)))
     volume = np.stack(scores)  # (astigmatisms, phases, defoci)
     found: list[Candidate] = []
     for _ in range(_CANDIDATES):
@@ -141,29 +156,37 @@ def refine(
     """Climb from a candidate to the nearest maximum of the posterior (Nelder and Mead, all parameters at once).
 
     The likelihood of n points at correlation c is -n/2 log(1 - c^2); the prior on astigmatism is a Gaussian, so
-    weak spectra stay round and strong ones are not held back. spread: scale of the first simplex.
+    weak spectra stay round and strong ones are not held back. spread: scale of the first simplex. A start that has
+    a thickness keeps it free.
     """
-    scale = np.array([100.0, 100.0, 100.0, 0.2]) * spread
-    free = 4 if settings.searches_phase else 3
-    origin = np.array([start.lens.defocus, start.lens.cosine, start.lens.sine, start.lens.phase])
+    scale = np.array([100.0, 100.0, 100.0, 0.2, 100.0]) * spread
+    astigmatic, thick = settings.astigmatism_known is None, start.lens.thickness > 0
+    free = np.flatnonzero([True, astigmatic, astigmatic, settings.searches_phase, thick])
+    origin = np.array([start.lens.defocus, start.lens.cosine, start.lens.sine, start.lens.phase, start.lens.thickness])
 
     def lens_at(step: Array) -> Lens:
         values = origin.copy()
-        values[:free] += step[:free] * scale[:free]
+        values[free] += step * scale[free]
         return Lens(*(float(value) for value in values))
 
     def cost(step: Array) -> float:
         lens = lens_at(step)
         score = float(correlate(lens_rings(lens, correlate.points, microscope, start.b_factor)))
+        # A known astigmatism makes this a constant.
         prior = 0.5 * (2.0 * np.hypot(lens.cosine, lens.sine) / settings.astigmatism_expected) ** 2
         return -evidence(score, len(correlate.points.value)) + prior + bounds_cost(lens, settings)
 
-    simplex = np.vstack([np.zeros(free), np.eye(free)])
+    simplex = np.vstack([np.zeros(len(free)), np.eye(len(free))])
     result = minimize(
         cost,
-        np.zeros(free),
+        np.zeros(len(free)),
         method="Nelder-Mead",
-        options={"initial_simplex": simplex, "xatol": 5e-3 / max(spread, 0.1), "fatol": 1e-3, "maxiter": 90 * free},
+        options={
+            "initial_simplex": simplex,
+            "xatol": 5e-3 / max(spread, 0.1),
+            "fatol": 1e-3,
+            "maxiter": 90 * len(free),
+        },
     )
     lens = lens_at(result.x)
     score = float(correlate(lens_rings(lens, correlate.points, microscope, start.b_factor)))
@@ -178,6 +201,7 @@ def evidence(score: float, n_points: int) -> float:
 def bounds_cost(lens: Lens, settings: SearchSettings) -> float:
     """A steep wall around the range of defocus and phase shift asked for."""
     beyond = max(settings.defocus_min - lens.defocus, 0.0) + max(lens.defocus - settings.defocus_max, 0.0)
+    beyond += max(-lens.thickness, 0.0) + max(lens.thickness - max(settings.thickness_max, 0.0), 0.0)
     if not settings.searches_phase:
         return beyond
     low, high = np.deg2rad(settings.phase_min), np.deg2rad(settings.phase_max)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,20 +45,82 @@ def spectrum_of_micrograph(
     target_pixel_size (A), which is the same as resampling the micrograph first; a micrograph that is coarser
     already is taken as it is. Welch (1967) IEEE Trans. Audio Electroacoust. 15, 70.
     """
+    total: Array | None = None
+    count, size = 0, pixel_size
+    for tile in tile_spectra(image, pixel_size, box=box, target_pixel_size=target_pixel_size):
+        total = tile.spectrum.power if total is None else total + tile.spectrum.power
+        count, size = count + 1, tile.spectrum.pixel_size
+    assert total is not None  # there is always one tile
+    return Spectrum(total / count, size)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The spectrum of one tile; x, y: its middle in A from the middle of the micrograph."""
+
+    spectrum: Spectrum
+    x: float
+    y: float
+
+
+def tile_spectra(
+    image: Float[np.ndarray, "height width"], pixel_size: float, *, box: int = 512, target_pixel_size: float = 1.4
+) -> Iterator[Tile]:
+    """The tiles of `spectrum_of_micrograph` one by one."""
     check_image(image)
     wanted = box * max(target_pixel_size / pixel_size, 1.0)
-    tile = min(fft.next_fast_len(round(wanted / 2), real=True) * 2, min(image.shape) // 2 * 2)
-    box = min(round(tile * pixel_size / max(target_pixel_size, pixel_size) / 2) * 2, tile)
-    window = np.outer(taper(tile), taper(tile)).astype(np.float32)
-    total = np.zeros((box, box // 2 + 1))
-    starts = [tile_starts(size, tile) for size in image.shape]
-    for top in starts[0]:
-        for left in starts[1]:
-            piece = image[top : top + tile, left : left + tile].astype(np.float32)
-            spectrum = fft.rfft2((piece - piece.mean()) * window)
-            total += crop_power(spectrum.real**2 + spectrum.imag**2, box)
-    total /= len(starts[0]) * len(starts[1]) * tile * tile
-    return Spectrum(total, pixel_size * tile / box)
+    size = min(fft.next_fast_len(round(wanted / 2), real=True) * 2, min(image.shape) // 2 * 2)
+    box = min(round(size * pixel_size / max(target_pixel_size, pixel_size) / 2) * 2, size)
+    window = np.outer(taper(size), taper(size)).astype(np.float32)
+    height, width = image.shape
+    for top in tile_starts(height, size):
+        for left in tile_starts(width, size):
+            piece = image[top : top + size, left : left + size].astype(np.float32)
+            transform = fft.rfft2((piece - piece.mean()) * window)
+            power = crop_power(transform.real**2 + transform.imag**2, box) / (size * size)
+            x, y = (left + 0.5 * (size - width)) * pixel_size, (top + 0.5 * (size - height)) * pixel_size
+            yield Tile(Spectrum(power, pixel_size * size / box), float(x), float(y))
+
+
+def spectrum_of_frames(
+    frames: Iterable[Float[np.ndarray, "height width"]],
+    pixel_size: float,
+    *,
+    average: int = 1,
+    box: int = 512,
+    target_pixel_size: float = 1.4,
+) -> Spectrum:
+    """Mean spectrum of sums of `average` consecutive frames: Thon rings that motion between frames does not blur.
+
+    A last group that is not full is left out unless it is the only one. McMullan et al. (2015) Ultramicroscopy
+    158, 26: 4 e/A^2 a group is about best.
+    """
+    spectra: list[Spectrum] = []
+    total: Array | None = None
+    n_in_group = 0
+    for frame in frames:
+        total = frame.astype(np.float64) if total is None else total + frame
+        n_in_group += 1
+        if n_in_group == average:
+            spectra.append(spectrum_of_micrograph(total, pixel_size, box=box, target_pixel_size=target_pixel_size))
+            total, n_in_group = None, 0
+    if total is not None and not spectra:
+        spectra.append(spectrum_of_micrograph(total, pixel_size, box=box, target_pixel_size=target_pixel_size))
+    if not spectra:
+        raise SpectrumError("the movie has no frames")
+    power = np.mean([spectrum.power for spectrum in spectra], axis=0)
+    return Spectrum(power, spectra[0].pixel_size)
+
+
+def spectrum_from_filtered(filtered: Float[np.ndarray, "box box"], pixel_size: float) -> Spectrum:
+    """An amplitude spectrum whose background another program has subtracted already, zero frequency at box//2.
+
+    It is put on a flat background: what is fitted is contrast over background, to whose scale the fit is blind.
+    """
+    spread = float(filtered.std())
+    if not (np.isfinite(spread) and spread > 0):
+        raise SpectrumError("the spectrum is constant or holds NaN or infinite values")
+    return spectrum_from_amplitudes(np.maximum(1.0 + 0.1 * filtered / spread, 0.05), pixel_size)
 
 
 def spectrum_from_amplitudes(amplitudes: Float[np.ndarray, "box box"], pixel_size: float) -> Spectrum:

@@ -26,7 +26,8 @@ log = logging.getLogger(__name__)
 class MotionOptions:
     """exposure and sums: see correction. b_factor px^2. patches: (across x, across y), None for automatic.
 
-    group: frames summed before their motion is measured. iterations, tolerance (px): of the fits. find_defects:
+    group: frames summed before their motion is measured. reference: frame (from 0) at whose place the sum is made; the
+    local model keeps to the first frame's. iterations, tolerance (px): of the fits. find_defects:
     look for hot and dead pixels. keep_frames: hold the movie in memory (else it is read three times).
     """
 
@@ -35,6 +36,7 @@ class MotionOptions:
     b_factor: float = 150.0
     patches: tuple[int, int] | None = None
     group: int = 1
+    reference: int = 0
     iterations: int = 10
     tolerance: float = 0.01
     find_defects: bool = True
@@ -44,15 +46,16 @@ class MotionOptions:
 
 @dataclass(frozen=True)
 class Corrected:
-    """sums and motion; uncertainty: rms standard error (px) of the frames' displacements; local: what the patches
+    """sums and motion; uncertainty: rms standard error (px) of the frames' displacements.
 
-    said, or None where there was one patch.
+    local: what the patches said, or None where there was one patch. blank: frames (from 0) that hold nothing.
     """
 
     sums: Sums
     motion: Motion
     uncertainty: float
     local: LocalFit | None
+    blank: tuple[int, ...] = ()
 
 
 def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
@@ -88,7 +91,7 @@ def correct_movie(
     )
     motion, uncertainty, local = measure_motion(frames, options)
     sums = sum_frames(frames, motion, options.exposure, options.sums)
-    return Corrected(sums, motion, uncertainty, local)
+    return Corrected(sums, motion, uncertainty, local, tuple(frames.blank))
 
 
 def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Motion, float, LocalFit | None]:
@@ -106,9 +109,9 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     if patches[0] * patches[1] > 1:
         local = align_patches(groups_ft, band, moved, times, LocalOptions(patches, options.b_factor))
         if local.reason:
-            log.info("global alignment only: %s", local.reason)
+            log.debug("global alignment only: %s", local.reason)
         moved = moved + local.frames
-    return _motion(frames, moved, times, local, hot), _rms(whole), local
+    return _motion(frames, _Tracks(moved, times, local, options.reference), hot), _rms(whole), local
 
 
 def _rms(fit: Fit) -> float:
@@ -132,22 +135,30 @@ def _groups(
     return out, torch.from_numpy(times)
 
 
-def _motion(
-    frames: PreparedFrames,
-    moved: Float[Tensor, "f 2"],
-    times: Float[Tensor, "f"],
-    local: LocalFit | None,
-    hot: NDArray[np.int64],
-) -> Motion:
-    """RELION's form: shifts are what is applied, and nothing has moved in the first frame."""
-    tracks = moved.numpy()[None] if local is None else np.concatenate([moved.numpy()[None], local.patch_displacements])
+@dataclass(frozen=True)
+class _Tracks:
+    """What was measured: moved (f, 2) px of each group of frames, times (f,) of the groups' middles, the patches' fit.
+
+    reference: frame (from 0) whose whole-field shift is zero.
+    """
+
+    moved: Float[Tensor, "f 2"]
+    times: Float[Tensor, "f"]
+    local: LocalFit | None
+    reference: int
+
+
+def _motion(frames: PreparedFrames, tracks: _Tracks, hot: NDArray[np.int64]) -> Motion:
+    """RELION's form: shifts are what is applied, and nothing has moved in the reference frame."""
+    local, times, moved = tracks.local, tracks.times.numpy(), tracks.moved.numpy()[None]
+    measured = moved if local is None else np.concatenate([moved, local.patch_displacements])
     numbers = np.arange(frames.n_frames, dtype=np.float64)
-    every = np.stack([_at_frames(track, times.numpy(), numbers) for track in tracks])
-    shifts = -(every[0] - every[0][:1])
+    every = np.stack([_at_frames(track, times, numbers) for track in measured])
+    shifts = -(every[0] - every[0][tracks.reference])
     if local is None:
         return Motion(frames.shape, shifts, hot_pixels=hot)
     # In each patch what was measured includes the frames' own change of displacement, which `moved` has taken up.
-    beside = _at_frames(local.frames.numpy(), times.numpy(), numbers)
+    beside = _at_frames(local.frames.numpy(), times, numbers)
     coefficients = None if local.coefficients is None else -local.coefficients
     patch_shifts = -(every[1:] - beside)
     return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot)

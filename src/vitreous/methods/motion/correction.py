@@ -34,9 +34,10 @@ class Exposure:
 
 @dataclass(frozen=True)
 class SumOptions:
-    """binning: Fourier binning, at least 1. weighted, plain: which sums to make.
+    """binning: Fourier binning, at least 1. weighted, plain: which sums to make. halves: also sum every other frame.
 
-    spectrum_box: px, 0 for no power spectrum. spectrum_dose: e/A^2 summed before a power spectrum is taken.
+    spectrum_box: px, 0 for no power spectrum. spectrum_dose: e/A^2 summed before a power spectrum is taken;
+    spectrum_frames: the same as a number of frames (0: by dose).
     """
 
     binning: float = 1.0
@@ -44,11 +45,15 @@ class SumOptions:
     plain: bool = False
     spectrum_box: int = 512
     spectrum_dose: float = 4.0
+    spectrum_frames: int = 0
+    halves: bool = False
 
 
 @dataclass(frozen=True)
 class Sums:
     """weighted, plain: (y, x) images or None; spectrum: amplitudes (box, box), zero frequency at box//2, or None.
+
+    even, odd: sums of frames 2, 4... and 1, 3... without weights, whose noise is independent (for denoisers), or None.
 
     pixel_size, spectrum_pixel_size in A.
     """
@@ -58,6 +63,8 @@ class Sums:
     spectrum: Float[Tensor, "box box"] | None
     pixel_size: float
     spectrum_pixel_size: float
+    even: Float[Tensor, "height width"] | None = None
+    odd: Float[Tensor, "height width"] | None = None
 
 
 def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, options: SumOptions) -> Sums:
@@ -67,22 +74,30 @@ def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, optio
     pixel_size = exposure.pixel_size * shape[1] / target[1]
     weighting = _DoseSum(target, pixel_size, exposure, frames.device) if options.weighted else None
     spectrum = _Spectrum(target, pixel_size, exposure, options, frames.device) if options.spectrum_box else None
-    plain: Tensor | None = None
+    # Sums of the frames of even and of odd index (from 0): together the plain sum.
+    parts: list[Tensor | None] = [None, None]
+    wants_parts = options.plain or options.halves or weighting is None
     for number in range(frames.n_frames):
         aligned = crop_fourier(corrected_transform(frames, motion, number), shape, target)
         if weighting is not None:
             weighting.add(aligned)
         if spectrum is not None:
             spectrum.add(aligned)
-        if options.plain or weighting is None:
-            plain = aligned.clone() if plain is None else plain.add_(aligned)
+        if wants_parts:
+            which = number % 2 if options.halves else 0
+            held = parts[which]
+            parts[which] = aligned.clone() if held is None else held.add_(aligned)
     scale = target[0] * target[1] / (shape[0] * shape[1])
+    first, second = (None if part is None else inverse_real(part, target).cpu() * scale for part in parts)
+    wants_plain = options.plain or weighting is None
     return Sums(
         None if weighting is None else inverse_real(weighting.finish(), target).cpu() * scale,
-        None if plain is None else inverse_real(plain, target).cpu() * scale,
+        None if first is None or not wants_plain else (first if second is None else first + second),
         None if spectrum is None else spectrum.finish().cpu(),
         pixel_size,
         0.0 if spectrum is None else spectrum.pixel_size,
+        even=second if options.halves else None,
+        odd=first if options.halves else None,
     )
 
 
@@ -150,7 +165,8 @@ class _Spectrum:
         self.pixel_size = max(pixel_size, _FINEST_SPECTRUM)
         whole = min(shape) * pixel_size / self.pixel_size
         self.box = min(options.spectrum_box, 2 * int(whole / 2))
-        self._every = max(1, round(options.spectrum_dose / exposure.dose)) if exposure.dose > 0 else 1
+        by_dose = max(1, round(options.spectrum_dose / exposure.dose)) if exposure.dose > 0 else 1
+        self._every = options.spectrum_frames or by_dose
         extent = self.box * self.pixel_size
         ky = np.rint(np.fft.fftfreq(shape[0], pixel_size) * extent).astype(np.int64)
         kx = np.rint(np.fft.rfftfreq(shape[1], pixel_size) * extent).astype(np.int64)

@@ -86,6 +86,29 @@ class FrameRange:
         return self._source.frames(self._first + start, self._first + stop)
 
 
+class DarkCorrected:
+    """Frames less the camera's dark image (y, x)."""
+
+    def __init__(self, source: FrameSource, dark: NDArray[np.float32]) -> None:
+        if dark.shape != source.shape:
+            raise UnusableMovie(f"the dark image is of shape {dark.shape}, the frames {source.shape}")
+        self._source, self._dark = source, dark
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+        return self._source.n_frames
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(ny, nx) pixels."""
+        return self._source.shape
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames start .. stop-1 as float32."""
+        return self._source.frames(start, stop) - self._dark
+
+
 def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_SIGMA) -> NDArray[np.bool_]:
     """Hot, cold and dead pixels of the sum of all frames: True where the value cannot be specimen.
 
@@ -179,11 +202,19 @@ def inverse_real(images_ft: Complex[Tensor, "*batch height half"], shape: tuple[
     return torch.fft.irfft2(images_ft, s=shape)
 
 
+def _is_blank(frame: Float[Tensor, "height width"]) -> bool:
+    """Whether all pixels are the same; a thin grid is looked at first."""
+    first = frame[0, 0]
+    return bool((frame[::37, ::41] == first).all()) and bool((frame == first).all())
+
+
 class PreparedFrames:
     """Transforms of gain-corrected, repaired frames, by number.
 
     keep: hold the frames in memory (as transforms, once made); else every use reads the movie again.
-    Raises UnusableMovie where a frame holds values that are not numbers.
+    blank: frames (from 0) in which all pixels are the same, as a camera that drops frames leaves them; they say
+    nothing of the motion and add nothing to the sum. Raises UnusableMovie where a frame holds values that are not
+    numbers, or most are blank.
     """
 
     def __init__(
@@ -200,6 +231,7 @@ class PreparedFrames:
         self.source, self._gain, self._keep = source, gain, keep
         self.device = device or torch.device("cpu")
         self._held: dict[int, Tensor] = {}
+        self.blank: list[int] = []
         bad = np.zeros(source.shape, dtype=bool) if defects is None else defects.copy()
         if gain is not None:
             bad |= gain.numpy() == 0
@@ -235,9 +267,13 @@ class PreparedFrames:
             frame = self._read(number)
             if not bool(torch.isfinite(frame.sum(dtype=torch.float64))):
                 raise UnusableMovie(f"frame {number + 1} holds values that are not numbers")
+            if _is_blank(frame):
+                self.blank.append(number)
             total += frame
             if self._keep:
                 self._held[number] = frame
+        if 2 * len(self.blank) > self.n_frames:
+            raise UnusableMovie(f"{len(self.blank)} of {self.n_frames} frames are blank")
         return total
 
     def transform(self, number: int) -> Complex[Tensor, "height half"]:

@@ -21,6 +21,7 @@ from vitreous.data.motion import space_basis, time_basis
 from vitreous.kernels.alignment import Derivatives
 from vitreous.methods.motion.frames import inverse_real
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS
+from vitreous.methods.motion.outlying_patches import outlying_patches
 from vitreous.methods.motion.spectra import Band, phases
 from vitreous.methods.motion.trajectories import Parameters, Prior, Problem, fit, fit_model_size, likelihood_scale
 
@@ -31,6 +32,7 @@ _EDGE = 0.25  # fraction of a patch that is soft edge
 _LONGEST_PATCH_STEP = 5.0  # px
 _ALIKE = 0.5  # of the field: over such distances local motion is alike
 N_SPACE, N_TIME = 6, 3
+_SUSPICIOUS = 0.75  # px beyond its noise: when a patch is that far from the model, outliers are looked for
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class LocalFit:
 
     centres (p, 2) as (x, y) movie pixels; patch_displacements (p, f, 2) beside the global one; residual: rms
     (px) of these about the model; gain: log-likelihood ratio of model against none on coefficients that neither
-    was fitted to; reason: why there is no model ("" if there is).
+    was fitted to; reason: why there is no model ("" if there is). all_centres (n, 2), patch_residuals (n,) px and
+    rejected (n,) are of every patch, those included that were left out for disagreeing with the others.
     """
 
     frames: Float[Tensor, "f 2"]
@@ -76,6 +79,9 @@ class LocalFit:
     residual: float
     gain: float
     reason: str
+    all_centres: NDArray[np.float64]
+    patch_residuals: NDArray[np.float64]
+    rejected: NDArray[np.bool_]
 
 
 def automatic_patches(shape: tuple[int, int], smallest: int = 100) -> tuple[int, int]:
@@ -99,8 +105,52 @@ def align_patches(
         raise ValueError("local motion needs more than one patch")
     patches_ft, patch_band, centres = cut_patches(frames_ft, band, displacements, options.patches)
     basis, units = _basis(centres, times, band.shape)
-    fits = _fits(Spectra(patches_ft, patch_band), basis, options)
-    return _judge(fits, centres, units, options)
+    spectra = Spectra(patches_ft, patch_band)
+    fits = _fits(spectra, basis, options)
+    residuals, suspicious = _disagreement(fits)
+    rejected = np.zeros(len(centres), dtype=np.bool_)
+    if suspicious:
+        rejected = outlying_patches(_free_tracks(spectra, options), centres, band.shape)
+    if rejected.any():
+        good = torch.from_numpy(np.flatnonzero(~rejected))
+        fits = _fits(Spectra(patches_ft[good.to(patches_ft.device)], patch_band), basis[good], options)
+    return _judge(fits, _Patches(centres, residuals, rejected), units, options)
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """centres (n, 2), residuals (n,) px about the fit to all, and which were left out of the final one."""
+
+    centres: NDArray[np.float64]
+    residuals: NDArray[np.float64]
+    rejected: NDArray[np.bool_]
+
+
+def _disagreement(fits: _Fits) -> tuple[NDArray[np.float64], bool]:
+    """How far each patch's own displacements are from the model (rms, px), and whether noise cannot explain it."""
+    step, error = _patch_steps(fits.with_model.derivatives(fits.parameters))
+    square = step.square().sum(-1).mean(1)
+    excess = square - error.square().mean(1)
+    return square.sqrt().numpy(), float(excess.max()) > _SUSPICIOUS**2
+
+
+def _free_tracks(spectra: Spectra, options: LocalOptions) -> NDArray[np.float64]:
+    """Each patch's displacements (p, f, 2) by itself, broad correlation peaks first."""
+    tracks = []
+    height = spectra.band.cropped[0]
+    for patch in spectra.frames_ft:
+        alone = Spectra(patch[None], spectra.band)
+        n_frames = patch.shape[0]
+        none = torch.zeros(1, n_frames, 0, dtype=torch.float64)
+        parameters = Parameters.zero(n_frames, 0)
+        for sharpness in _SHARPNESS:
+            problem = _problem(alone, none, torch.ones(height), options, sharpness)
+            parameters = fit(
+                problem, parameters, options.prior, iterations=options.iterations, tolerance=options.tolerance
+            ).parameters
+        frames = parameters.frames.numpy()
+        tracks.append(frames - frames.mean(0))
+    return np.stack(tracks)
 
 
 def cut_patches(
@@ -224,8 +274,10 @@ def _anneal(spectra: Spectra, basis: Tensor, rows: Float[Tensor, "height"], opti
     return fit_model_size(final, parameters, options.prior, iterations=most, tolerance=tolerance).parameters
 
 
-def _judge(fits: _Fits, centres: NDArray[np.float64], units: NDArray[np.float64], options: LocalOptions) -> LocalFit:
+def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: LocalOptions) -> LocalFit:
     """Keep the model if it holds for coefficients it has not seen, and the patches agree with it."""
+    centres = patches.centres[~patches.rejected]
+    of_all = (patches.centres, patches.residuals, patches.rejected)
     step, error = _patch_steps(fits.with_model.derivatives(fits.parameters))
     residual = float(step.square().sum(-1).mean().sqrt())
     excess = math.sqrt(max(residual**2 - float(error.square().mean()), 0.0))
@@ -237,10 +289,10 @@ def _judge(fits: _Fits, centres: NDArray[np.float64], units: NDArray[np.float64]
     if not reason:
         tracks = fits.with_model.displacements(fits.parameters) + step
         coefficients = (units @ fits.parameters.model.numpy()).T
-        return LocalFit(fits.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "")
+        return LocalFit(fits.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "", *of_all)
     still = Parameters.zero(step.shape[1], 0)
     step, _ = _patch_steps(fits.without.derivatives(still))
-    return LocalFit(still.frames, None, centres, step.numpy(), residual, fits.gain, reason)
+    return LocalFit(still.frames, None, centres, step.numpy(), residual, fits.gain, reason, *of_all)
 
 
 def _patch_steps(at: Derivatives) -> tuple[Float[Tensor, "p f 2"], Float[Tensor, "p f"]]:

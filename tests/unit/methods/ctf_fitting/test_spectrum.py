@@ -15,6 +15,7 @@ from vitreous.methods.ctf_fitting.spectrum import (
     SpectrumError,
     polar_spectrum,
     spectrum_from_amplitudes,
+    spectrum_of_frames,
     spectrum_of_micrograph,
     tile_starts,
 )
@@ -104,3 +105,16 @@ def test_local_correlation_of_equal_and_opposite_curves() -> None:
     wave = np.cos(2 * phase)
     np.testing.assert_allclose(local_correlation(wave, wave, phase), 1.0, atol=1e-6)
     np.testing.assert_allclose(local_correlation(-wave, wave, phase), -1.0, atol=1e-6)
+
+
+def test_spectrum_of_frames_sums_groups_and_averages_their_power() -> None:
+    frames = np.random.default_rng(5).standard_normal((5, 256, 256)).astype(np.float32)
+    single = spectrum_of_frames(frames, 2.0, average=1, box=128)
+    assert np.allclose(single.power, np.mean([spectrum_of_micrograph(f, 2.0, box=128).power for f in frames], axis=0))
+    pairs = spectrum_of_frames(frames, 2.0, average=2, box=128)
+    sums = [frames[0] + frames[1], frames[2] + frames[3]]
+    assert np.allclose(pairs.power, np.mean([spectrum_of_micrograph(f, 2.0, box=128).power for f in sums], axis=0))
+    whole = spectrum_of_frames(frames, 2.0, average=9, box=128)
+    assert np.allclose(whole.power, spectrum_of_micrograph(frames.sum(0, dtype=np.float64), 2.0, box=128).power)
+    with pytest.raises(SpectrumError, match="no frames"):
+        spectrum_of_frames([], 2.0)

@@ -187,3 +187,48 @@ def test_plans():
     held, read = (memory_needed((4096, 4096), 40, 150.0, keep_frames=keep) for keep in (True, False))
     assert 3e9 < held < 7e9
     assert read < held - 2e9
+
+
+def test_a_patch_that_moves_by_itself_is_left_out(movie, drift):
+    """A corner that stays behind (a crack, carbon) would bend the model for all of the field."""
+    made = movie(640, 12, drift=drift(12), local=5.0)
+    other = movie(640, 12, drift=np.linspace(0, 1, 12)[:, None] * [9.0, -12.0], contrast=0.2, seed=5)
+    frames = made.frames.copy()
+    frames[:, :160, :160] = other.frames[:, :160, :160]
+    got = correct(frames, patches=(4, 4))
+    assert got.local is not None
+    rejected = got.local.all_centres[got.local.rejected]
+    assert len(rejected) == 1
+    assert np.allclose(rejected[0], [80.0, 80.0], atol=25.0)  # though its neighbours' residuals are larger
+    elsewhere = (made.points > 200.0).any(1)
+    assert motion_error(got.motion, made.true[:, elsewhere], made.points[elsewhere])[0] < 0.4
+
+
+def test_no_patch_is_left_out_of_a_good_movie(movie, drift):
+    got = correct(movie(640, 12, drift=drift(12), local=5.0).frames, patches=(4, 4))
+    assert got.local is not None
+    assert not got.local.rejected.any()
+    assert got.local.patch_residuals.max() < 1.0
+
+
+def test_even_and_odd_sums_are_of_their_frames():
+    frames = np.random.default_rng(2).poisson(5.0, (5, 128, 128)).astype(np.uint8)
+    got = correct_movie(
+        ArrayFrames(frames),
+        MotionOptions(Exposure(1.0), SumOptions(weighted=False, halves=True), patches=(1, 1), find_defects=False),
+    )
+    shifts = got.motion.global_shifts
+    alone = [
+        correct_movie(
+            ArrayFrames(frames[start::2]),
+            MotionOptions(Exposure(1.0), SumOptions(weighted=False), patches=(1, 1), find_defects=False),
+        )
+        for start in (0, 1)
+    ]
+    assert got.sums.plain is not None
+    assert got.sums.odd is not None
+    assert got.sums.even is not None
+    assert torch.allclose(got.sums.odd + got.sums.even, got.sums.plain, atol=1e-3)
+    assert len(shifts) == 5
+    for sums, one in ((got.sums.odd, alone[0]), (got.sums.even, alone[1])):
+        assert float(sums.mean()) == pytest.approx(float(one.sums.plain.mean()), rel=1e-4)
