@@ -141,6 +141,17 @@ def test_permuting_references_permutes_classes(mixture: Mixture, order: list[int
     torch.testing.assert_close(mixed.data_vs_prior, plain.data_vs_prior[order], rtol=1e-3, atol=1e-6)
 
 
+def test_references_are_kept_inside_the_mask(mixture: Mixture) -> None:
+    densities, particles, truth = mixture
+    mask = torch.zeros(BOX, BOX, BOX)
+    mask[BOX // 2 :] = 1.0
+    options = replace(FIXED, iterations=1, mask=mask)
+    assert not start(particles, truth, densities, options).densities[:, : BOX // 2].any()
+    state = last(classify_3d(particles, truth, densities, options))
+    assert not state.densities[:, : BOX // 2].any()
+    assert state.densities[:, BOX // 2 :].any()
+
+
 def test_one_class_is_plain_expectation_maximisation(simulate) -> None:
     """The first iteration with K = 1, written out again from its steps."""
     density = kinds(1)
