@@ -24,7 +24,8 @@ from vitreous.job import Context, Job, JobParameters, Outputs, parameter
 from vitreous.jobs._class3d_files import read_state, write_state
 from vitreous.jobs._model_file import resolution_of_shell, ssnr_resolution
 from vitreous.jobs._particles import mask_diameter, read_particles
-from vitreous.methods.refinement.classify_3d import classify_3d, global_sampling
+from vitreous.methods.refinement.classify_3d import classify_3d
+from vitreous.methods.refinement.classify_3d_search import global_sampling
 from vitreous.methods.refinement.classify_3d_state import (
     Classification3D,
     Options3D,
@@ -249,7 +250,7 @@ def _log_plan(options: Options3D, n_particles: int) -> None:
     if options.sigma_angle > 0:
         log.info("%d particles, searched within %.1f deg of their poses", n_particles, 3 * options.sigma_angle)
         return
-    sampling, _ = global_sampling(options, None)
+    sampling, _ = global_sampling(options)
     orientations, shifts = len(sampling.rotations), len(sampling.shifts)
     finer = sampling.orientation_children * sampling.shift_children
     log.info(

@@ -14,7 +14,8 @@ from torch import Tensor
 from vitreous.core.so3 import orientation_grid
 from vitreous.core.symmetry import symmetric_distance
 from vitreous.data.images import ArraySource
-from vitreous.methods.refinement.classify_3d import classify_3d, global_sampling, start
+from vitreous.methods.refinement.classify_3d import classify_3d, start
+from vitreous.methods.refinement.classify_3d_search import global_sampling
 from vitreous.methods.refinement.classify_3d_state import (
     Classification3D,
     Options3D,
@@ -160,7 +161,7 @@ def test_one_class_is_plain_expectation_maximisation(simulate) -> None:
     begin = start(particles, Poses.unknown(60), density, options)
     state = last(classify_3d(particles, Poses.unknown(60), density, options))
     shell = round(BOX * PIXEL / options.ini_high) + options.incr_size
-    sampling, _ = global_sampling(options, None)
+    sampling, _ = global_sampling(options)
     coarse = min(shell, sampling.coarse_shell(BOX, PIXEL, options.diameter))
     how = Settings(shell, options.diameter / (2 * PIXEL), coarse, low_precision=False)
     flat = torch.zeros(1, len(sampling.rotations))
