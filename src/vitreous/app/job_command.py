@@ -143,7 +143,9 @@ def _project_of(output: str | None) -> str:
 
 
 def _from_here(value: Any) -> Any:
-    """A path as typed, made absolute where it names something from here (the project is elsewhere)."""
+    """A path as typed (or several), made absolute where it names something from here (the project is elsewhere)."""
+    if isinstance(value, list):
+        return [_from_here(one) for one in value]
     if isinstance(value, str) and value and ("*" in value or (Path.cwd() / value).exists()) and "/" in f"{value}/":
         return str(Path.cwd() / value)
     return value

@@ -25,6 +25,7 @@ from vitreous.jobs._class3d_files import read_state, write_state
 from vitreous.jobs._model_file import resolution_of_shell, ssnr_resolution
 from vitreous.jobs._particles import ComparisonParameters, mask_diameter, read_particles
 from vitreous.methods.refinement.classify_3d import classify_3d
+from vitreous.methods.refinement.classify_3d_search import global_sampling
 from vitreous.methods.refinement.classify_3d_state import (
     Classification3D,
     Options3D,
@@ -130,6 +131,7 @@ class Class3D(Job):
             resume = read_state(given, dataset, particles, options, context)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
+        _log_plan(options, len(particles))
         state, poses = resume, poses_of(dataset, particles.pixel_size)
         left = max(0, options.iterations - (resume.iteration if resume else 0))
         pace = Pace(left)
@@ -241,6 +243,28 @@ def _resume(checkpoint: Path, particles: ParticleSet, options: Options3D) -> Cla
         log.warning("%s belongs to other particles or another number of classes: starting anew", checkpoint)
         return None
     return state_from_arrays(arrays)
+
+
+def _log_plan(options: Options3D, n_particles: int) -> None:
+    """How much there is to compare: RELION's hidden variable sampling points."""
+    if not options.align:
+        log.info("%d particles at their own poses in %d classes", n_particles, options.n_classes)
+        return
+    if options.sigma_angle > 0:
+        log.info("%d particles, searched within %.1f deg of their poses", n_particles, 3 * options.sigma_angle)
+        return
+    sampling, _ = global_sampling(options)
+    orientations, shifts = len(sampling.rotations), len(sampling.shifts)
+    finer = sampling.orientation_children * sampling.shift_children
+    log.info(
+        "%d particles; %d classes x %d orientations x %d shifts = %d samples each, the likely ones %d times finer",
+        n_particles,
+        options.n_classes,
+        orientations,
+        shifts,
+        options.n_classes * orientations * shifts,
+        finer,
+    )
 
 
 def _log(state: Classification3D, particles: ParticleSet, left: str) -> None:

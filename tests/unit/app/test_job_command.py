@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vitreous.app import cli
+from vitreous.app.job_command import _from_here
 from vitreous.data.volume import Volume
 from vitreous.io.mrc import write_map
 from vitreous.pipeline.project import Project, exit_marker, read_record
@@ -93,3 +94,9 @@ def test_a_missing_input_is_one_line_and_the_job_is_marked(here: Path, capsys: p
     assert len(lines) == 1
     assert "gone.mrc" in lines[0]
     assert exit_marker(here / "MaskCreate/job001") == "Failed"
+
+
+def test_lists_of_files_from_here(here: Path) -> None:
+    (here / "other.mrc").touch()
+    assert _from_here(["map.mrc", "other.mrc"]) == [str(Path.cwd() / name) for name in ("map.mrc", "other.mrc")]
+    assert _from_here([1, 4]) == [1, 4]

@@ -17,32 +17,32 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.core.so3 import OrientationGrid, neighbourhoods, orientation_grid, random_perturbation
 from vitreous.core.symmetry import symmetric_distance
 from vitreous.methods.refinement.accuracy import grey_scale, pose_changes
-from vitreous.methods.refinement.auto_sampling import count_directions, direction_prior
+from vitreous.methods.refinement.auto_sampling import count_directions
+from vitreous.methods.refinement.classify_3d_search import (
+    Search,
+    draw_perturbation,
+    global_sampling,
+    is_global,
+    mask_radius,
+)
 from vitreous.methods.refinement.classify_3d_state import Changes, Classification3D, Options3D
-from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.initial_reference import lowpassed
-from vitreous.methods.refinement.local_search import in_every_class, local_searches
 from vitreous.methods.refinement.maximisation import MapSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 from vitreous.methods.refinement.reconstruct import Reconstruction, complete, reconstruct, shell_weight
 from vitreous.methods.refinement.references import Maps
-from vitreous.methods.refinement.sampling import Sampling, shift_grid
-from vitreous.methods.refinement.single_samples import BestCorrelation, FixedPoses
 from vitreous.methods.refinement.solvent import flatten_solvent
 from vitreous.methods.refinement.statistics import (
     class_distribution,
     initial_noise,
-    log_fraction,
     new_noise,
     new_sigma_offset,
     next_max_shell,
     resolution_shell,
     signal_power,
-    strict_shell,
 )
 
 _FIRST_SIGMA_OFFSET = 10.0  # A
@@ -76,7 +76,7 @@ def start(
     shell = max(1, round(box * pixel_size / options.ini_high))
     generator = _generator(options.seed, 0)
     maps = [_flat(lowpassed(one, pixel_size, options.ini_high), pixel_size, options) for one in references]
-    noise = initial_noise(particles, poses, _mask_radius(particles, options), generator, device=options.device)
+    noise = initial_noise(particles, poses, mask_radius(particles, options), generator, device=options.device)
     if not options.absolute_grey:
         maps = [one * _grey_factor(particles, poses, one, noise, shell, options, generator) for one in maps]
     densities = torch.stack(maps if len(maps) == k else maps * k)
@@ -109,8 +109,8 @@ def _grey_factor(
     generator: torch.Generator,
 ) -> float:
     """Factor to the data's grey values; a coarse grid is enough for it."""
-    sampling, _ = global_sampling(replace(options, healpix_order=min(options.healpix_order, 2)), None)
-    everyone, radius = np.arange(len(particles)), _mask_radius(particles, options)
+    sampling, _ = global_sampling(replace(options, healpix_order=min(options.healpix_order, 2)))
+    everyone, radius = np.arange(len(particles)), mask_radius(particles, options)
     references = Maps([density], shell, options.padding)
     return grey_scale(particles, everyone, poses, references, noise, sampling, shell, radius, generator)
 
@@ -157,18 +157,16 @@ def _share_out(particles: ParticleSet, state: Classification3D, max_shell: int, 
     """Expectation over all particles; while the references are copies of one, each particle's class is drawn."""
     k, box, n = options.n_classes, particles.box, len(particles)
     generator = _generator(options.seed, state.iteration)
-    perturbation = _perturbation(options, generator)
+    search = Search(particles, state, options, max_shell, draw_perturbation(options, generator))
     sums = MapSums(k, box, max_shell, options.padding, options.device)
     total = Statistics.empty(particles.n_groups, box, k, 1)
     poses = state.poses
-    directions = torch.zeros(k, 12 * 4**options.healpix_order if _is_global(options) else 0, dtype=torch.float64)
+    directions = torch.zeros(k, 12 * 4**options.healpix_order if is_global(options) else 0, dtype=torch.float64)
     for classes, members in _lots(n, state, generator):
         maps = [state.densities[c].to(options.device) for c in classes]
         references = Maps(maps, max_shell, options.padding)
         into = _OfClasses(sums, classes)
-        for indices, expectation, grid in _expectations(
-            particles, references, classes, members, state, max_shell, perturbation, options
-        ):
+        for indices, expectation, grid in search.comparisons(references, classes, members):
             found, statistics = maximise(expectation, indices, state.poses, into)
             mine = found.take(indices)
             poses = poses.put(indices, replace(mine, classes=np.asarray(classes)[mine.classes]))
@@ -207,106 +205,6 @@ class _OfClasses:
         self.sums.insert(self.classes[class_index], slices, weights, rotations, coordinates)
 
 
-def _expectations(
-    particles: ParticleSet,
-    references: Maps,
-    classes: list[int],
-    members: NDArray[np.int64],
-    state: Classification3D,
-    max_shell: int,
-    perturbation: tuple[Tensor, tuple[float, float]],
-    options: Options3D,
-) -> Iterator[tuple[NDArray[np.int64], Expectation, OrientationGrid | None]]:
-    """The comparisons of one iteration: particles, where they are looked for, and the grid where it is global."""
-    share = torch.full_like(state.distribution, 1.0 / options.n_classes)
-    believed = log_fraction(share if options.uniform_classes else state.distribution)[classes]
-    first = state.iteration == 1
-    by_correlation = first and options.first_by_correlation
-    guessed = first and not options.absolute_grey and not by_correlation
-    most = options.first_samples if guessed else 2**62
-
-    def prior(per_class: Tensor, sampling_size: int, **more: object) -> Prior:
-        spread = per_class + torch.zeros(len(classes), sampling_size)
-        return Prior(state.noise, state.sigma_offset, spread, **more)  # type: ignore[arg-type]
-
-    if not options.align:
-        settings = _settings(particles, max_shell, max_shell, most, options)
-        uniform = prior(believed[:, None], len(particles))
-        yield (
-            members,
-            FixedPoses(particles, references, state.poses, uniform, settings, by_correlation=by_correlation),
-            None,
-        )
-    elif options.sigma_angle > 0:
-        order, sigma, turn = options.healpix_order, options.sigma_angle, perturbation[0]
-        for chunk, sampling, near in local_searches(
-            order,
-            turn,
-            options.symmetry,
-            members,
-            state.poses.rotations,
-            lambda _, poses: neighbourhoods(order, poses, sigma, turn),
-            lambda grid: _sampling(grid, options, perturbation[1]),
-        ):
-            candidates = in_every_class(near, len(classes), len(sampling.rotations))
-            coarse = sampling.coarse_shell(particles.box, particles.pixel_size, options.diameter)
-            settings = _settings(particles, max_shell, coarse, most, options)
-            local = prior(believed[:, None], len(sampling.rotations), candidates=candidates)
-            yield chunk, Expectation(particles, references, sampling, local, settings), None
-    else:
-        sampling, grid = global_sampling(options, perturbation)
-        coarse = sampling.coarse_shell(particles.box, particles.pixel_size, options.diameter)
-        settings = _settings(particles, max_shell, coarse, most, options)
-        views = torch.cat([direction_prior(grid, state.directions[c]) for c in classes])
-        where = prior(believed[:, None] + views, len(sampling.rotations))
-        kind = BestCorrelation if by_correlation else Expectation
-        yield members, kind(particles, references, sampling, where, settings), grid
-
-
-def _settings(
-    particles: ParticleSet, max_shell: int, coarse: int, max_significant: int, options: Options3D
-) -> Settings:
-    return Settings(
-        max_shell=max_shell,
-        mask_radius=_mask_radius(particles, options),
-        coarse_shell=min(max_shell, coarse),
-        compared_shell=strict_shell(particles.box * particles.pixel_size, options.strict_highres),
-        zero_mask=options.zero_mask,
-        adaptive_fraction=options.adaptive_fraction,
-        max_significant=min(max_significant, options.max_significant),
-        low_precision=options.low_precision,
-        memory=options.memory,
-        device=options.device,
-        ranks=options.ranks,
-    )
-
-
-def _is_global(options: Options3D) -> bool:
-    return options.align and options.sigma_angle <= 0
-
-
-def _perturbation(options: Options3D, generator: torch.Generator) -> tuple[Tensor, tuple[float, float]]:
-    """One random displacement of orientations and offsets for a whole iteration."""
-    rotation = random_perturbation(options.healpix_order, generator, options.perturb)
-    offset = (torch.rand(2, generator=generator, dtype=torch.float64) * 2.0 - 1.0) * options.perturb
-    return rotation, (float(offset[0]), float(offset[1]))
-
-
-def global_sampling(
-    options: Options3D, perturbation: tuple[Tensor, tuple[float, float]] | None
-) -> tuple[Sampling, OrientationGrid]:
-    """All orientations of the asymmetric unit, displaced or (None) not."""
-    rotation, offset = perturbation or (None, (0.0, 0.0))
-    grid = orientation_grid(options.healpix_order, options.symmetry, rotation)
-    return _sampling(grid, options, offset), grid
-
-
-def _sampling(grid: OrientationGrid, options: Options3D, offset: tuple[float, float]) -> Sampling:
-    shifts, fine_shifts = shift_grid(options.offset_range, options.offset_step, options.oversampling, offset)
-    fine = grid.finer(options.oversampling) if options.oversampling else grid
-    return Sampling(grid.rotations(), fine.rotations(), shifts, fine_shifts, grid.step)
-
-
 @dataclass(frozen=True)
 class _Solved:
     """One class's map and how well it is known: prior, error, and signal-to-noise ratio by shell."""
@@ -337,10 +235,6 @@ def _flat(density: Tensor, pixel_size: float, options: Options3D) -> Tensor:
 def _changes(old: Poses, new: Poses, symmetry: str) -> Changes:
     distance = symmetric_distance(torch.from_numpy(old.rotations), torch.from_numpy(new.rotations), symmetry)
     return Changes(float((old.classes != new.classes).mean()), *pose_changes(old, new, distance))
-
-
-def _mask_radius(particles: ParticleSet, options: Options3D) -> float:
-    return options.diameter / (2.0 * particles.pixel_size)
 
 
 def _generator(seed: int, iteration: int) -> torch.Generator:

@@ -14,7 +14,8 @@ from torch import Tensor
 from vitreous.core.so3 import orientation_grid
 from vitreous.core.symmetry import symmetric_distance
 from vitreous.data.images import ArraySource
-from vitreous.methods.refinement.classify_3d import classify_3d, global_sampling, start
+from vitreous.methods.refinement.classify_3d import classify_3d, start
+from vitreous.methods.refinement.classify_3d_search import global_sampling
 from vitreous.methods.refinement.classify_3d_state import (
     Classification3D,
     Options3D,
@@ -141,6 +142,17 @@ def test_permuting_references_permutes_classes(mixture: Mixture, order: list[int
     torch.testing.assert_close(mixed.data_vs_prior, plain.data_vs_prior[order], rtol=1e-3, atol=1e-6)
 
 
+def test_references_are_kept_inside_the_mask(mixture: Mixture) -> None:
+    densities, particles, truth = mixture
+    mask = torch.zeros(BOX, BOX, BOX)
+    mask[BOX // 2 :] = 1.0
+    options = replace(FIXED, iterations=1, mask=mask)
+    assert not start(particles, truth, densities, options).densities[:, : BOX // 2].any()
+    state = last(classify_3d(particles, truth, densities, options))
+    assert not state.densities[:, : BOX // 2].any()
+    assert state.densities[:, BOX // 2 :].any()
+
+
 def test_one_class_is_plain_expectation_maximisation(simulate) -> None:
     """The first iteration with K = 1, written out again from its steps."""
     density = kinds(1)
@@ -149,7 +161,7 @@ def test_one_class_is_plain_expectation_maximisation(simulate) -> None:
     begin = start(particles, Poses.unknown(60), density, options)
     state = last(classify_3d(particles, Poses.unknown(60), density, options))
     shell = round(BOX * PIXEL / options.ini_high) + options.incr_size
-    sampling, _ = global_sampling(options, None)
+    sampling, _ = global_sampling(options)
     coarse = min(shell, sampling.coarse_shell(BOX, PIXEL, options.diameter))
     how = Settings(shell, options.diameter / (2 * PIXEL), coarse, low_precision=False)
     flat = torch.zeros(1, len(sampling.rotations))
