@@ -18,13 +18,15 @@ export VITREOUS_DATA ?= $(abspath ../shared/data)
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-slow bench bench-refinement lint format docs clean
+.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess lint format docs clean
 
 help:
 	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
 	@echo "make demo-real   real beta-galactosidase particles from $(VITREOUS_DATA) to a map: $(DEMO_REAL)/report.html"
 	@echo "make test        the quick tests      make test-slow   all of them"
 	@echo "make lint        ruff, mypy, layers   make bench       the benchmarks"
+	@echo "make bench-refinement   class2d, class3d, refine3d against RELION: benchmarks/results/refinement.json"
+	@echo "make bench-preprocess   motion, CTF, picking, movies an hour: benchmarks/results/preprocess.json"
 	@echo "make docs        generate docs/jobs   make clean       remove what was built"
 
 install: $(STAMP)
@@ -47,10 +49,13 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(PYTEST) $(PYTEST_ARGS)
 
-bench: bench-refinement
+bench: bench-refinement bench-preprocess
 
 bench-refinement: $(STAMP)
 	$(BIN)/python -m benchmarks.versus_relion
+
+bench-preprocess: $(STAMP)
+	$(TEST_ENV) $(BIN)/python benchmarks/preprocess.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -48,21 +48,17 @@ def bound(size: int, at: Defocus, strength: float) -> float:
     return float(((slope / power).square() * weight)[inside].sum() ** -0.5)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=4096)
-    parser.add_argument("--n", type=int, default=8)
-    parser.add_argument("--strength", type=float, default=0.3, help="power of the rings over the noise")
-    options = parser.parse_args()
+def measure(size: int, n: int, strength: float) -> list[dict[str, float]]:
+    """Errors and CPU seconds of n micrographs, one after the other."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(7)
     rows = []
-    for _ in range(options.n):
+    for _ in range(n):
         mean, spread, angle = rng.uniform(4000, 35000), rng.uniform(0, 800), rng.uniform(-90, 90)
         at = defocus([mean + spread / 2, mean - spread / 2, angle, 0.0])
-        power, _ = power_spectrum(options.size, at, options.strength)
-        white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((options.size, options.size))))
-        image = torch.fft.irfft2(white * power.sqrt(), s=(options.size, options.size)).float().numpy()
+        power, _ = power_spectrum(size, at, strength)
+        white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
+        image = torch.fft.irfft2(white * power.sqrt(), s=(size, size)).float().numpy()
         start = time.process_time()
         spectrum = spectrum_of_micrograph(image, PIXEL)
         middle = time.process_time()
@@ -73,7 +69,7 @@ def main() -> None:
             {
                 "defocus": mean,
                 "error": (fit.defocus_u + fit.defocus_v) / 2 - mean,
-                "bound": bound(options.size, at, options.strength),
+                "bound": bound(size, at, strength),
                 "astigmatism_error": fit.defocus_u - fit.defocus_v - spread,
                 "angle_error": turn if spread > 300.0 else float("nan"),
                 "spectrum_s": middle - start,
@@ -81,18 +77,33 @@ def main() -> None:
             }
         )
         print(" ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()), flush=True)
+    return rows
+
+
+def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Root mean squares and medians over micrographs."""
     column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    summary = {
-        "micrograph_px": options.size,
-        "n": options.n,
+    angles = column["angle_error"][~np.isnan(column["angle_error"])]
+    return {
+        "n": len(rows),
         "defocus_rms_error_A": float(np.sqrt(np.mean(column["error"] ** 2))),
         "defocus_rms_bound_A": float(np.sqrt(np.mean(column["bound"] ** 2))),
         "astigmatism_rms_error_A": float(np.sqrt(np.mean(column["astigmatism_error"] ** 2))),
-        "angle_worst_error_deg": float(np.nanmax(column["angle_error"], initial=0.0)),
+        "angle_rms_error_deg": float(np.sqrt(np.mean(angles**2))) if len(angles) else float("nan"),
+        "angle_worst_error_deg": float(angles.max(initial=0.0)),
         "spectrum_cpu_s": float(np.median(column["spectrum_s"])),
         "fit_cpu_s": float(np.median(column["fit_s"])),
     }
-    print(json.dumps(summary, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, default=4096)
+    parser.add_argument("--n", type=int, default=8)
+    parser.add_argument("--strength", type=float, default=0.3, help="power of the rings over the noise")
+    options = parser.parse_args()
+    rows = measure(options.size, options.n, options.strength)
+    print(json.dumps({"micrograph_px": options.size, **summarise(rows)}, indent=2))
 
 
 if __name__ == "__main__":

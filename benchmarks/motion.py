@@ -95,18 +95,13 @@ def run_relion(path: Path, dose: float) -> tuple[float, Motion]:
     return seconds, read_motion(path / "relion/m.star").motion
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--frames", type=int, default=16)
-    parser.add_argument("--dose", type=float, default=2.0)
-    parser.add_argument("--contrast", type=float, default=0.08)
-    arguments = parser.parse_args()
+def measure(size: int, n_frames: int, dose: float, contrast: float) -> dict[str, float]:
+    """Seconds and errors by name; RELION's too where it is installed."""
     torch.set_num_threads(1)
-    options = MotionOptions(Exposure(1.0, 300.0, arguments.dose), SumOptions(), patches=(5, 5))
+    options = MotionOptions(Exposure(1.0, 300.0, dose), SumOptions(), patches=(5, 5))
     correct_movie(ArrayFrames(simulate(512, 4, 2.0, 0.1)), options)
-    frames = simulate(arguments.size, arguments.frames, arguments.dose, arguments.contrast)
-    figures: dict[str, float] = {"floor_cpu_s": floor_seconds(arguments.size, arguments.frames)}
+    frames = simulate(size, n_frames, dose, contrast)
+    figures: dict[str, float] = {"floor_cpu_s": floor_seconds(size, n_frames)}
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         write_image(path / "m.mrcs", frames.astype(np.float32), 1.0)
@@ -114,10 +109,21 @@ def main() -> None:
         corrected = correct_movie(open_movie(path / "m.mrcs"), options)
         figures["cpu_s"], figures["wall_s"] = time.process_time() - start, time.monotonic() - wall
         figures["times_floor"] = figures["cpu_s"] / figures["floor_cpu_s"]
-        figures["error_px"] = error_of(corrected.motion, arguments.frames)
+        figures["error_px"] = error_of(corrected.motion, n_frames)
         if shutil.which("relion_run_motioncorr"):
-            figures["relion_cpu_s"], motion = run_relion(path, arguments.dose)
-            figures["relion_error_px"] = error_of(motion, arguments.frames)
+            figures["relion_cpu_s"], motion = run_relion(path, dose)
+            figures["relion_error_px"] = error_of(motion, n_frames)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--dose", type=float, default=2.0)
+    parser.add_argument("--contrast", type=float, default=0.08)
+    given = parser.parse_args()
+    figures = measure(given.size, given.frames, given.dose, given.contrast)
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from vitreous.core.ctf import Microscope
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
-from vitreous.data.table import Table
 from vitreous.io.failed import write_failed
 from vitreous.io.mrc import read_image, write_image
-from vitreous.io.relion import read_dataset, read_tables, write_dataset, write_tables
+from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
+from vitreous.jobs._ctf_files import picture_of, read_fit, write_fit
 from vitreous.jobs._ctf_parameters import CtfParameters
 from vitreous.methods.ctf_fitting.correlation import Band
 from vitreous.methods.ctf_fitting.diagnostic import diagnostic_image
@@ -167,7 +167,7 @@ def _source(row: dict[str, Any], params: CtfParameters, context: Context) -> tup
 
 def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Quarantined:
     try:
-        row = (_stored(task, context) if context.resume else None) or _fit(task, params, context)
+        row = (_stored(task, params, context) if context.resume else None) or _fit(task, params, context)
     except (SpectrumError, InputError) as error:
         return Quarantined(task.name, str(error))
     except OSError as error:
@@ -226,9 +226,9 @@ def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
         "tilt_axis": math.nan if tilt is None else tilt.axis,
     }
     previous = _previous_score(task, spectrum, fit, band)
-    picture = _with_ending(task.stem, "_ctf.mrc")
+    picture = picture_of(task.stem)
     write_image(picture, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
-    _store(task, values, previous, fit)
+    write_fit(task.stem, task.name, values, previous, fit)
     return _Row(task.index, values, context.relative(picture), previous)
 
 
@@ -246,32 +246,15 @@ def _previous_score(task: _Task, spectrum: Spectrum, fit: CtfFit, band: Band) ->
     return score / ours
 
 
-def _with_ending(stem: Path, ending: str) -> Path:
-    return stem.with_name(stem.name + ending)
-
-
-def _store(task: _Task, values: dict[str, float], previous: float | None, fit: CtfFit) -> None:
-    """Keep fit and curve beside the picture: for resuming and for the report."""
-    general: dict[str, Any] = {"micrograph_name": task.name, **values}
-    general["ctf_b_factor"] = fit.b_factor
-    general["previous_score"] = math.nan if previous is None else previous
-    curve = fit.curve
-    columns = {"frequency": curve.k, "data": curve.data, "model": curve.model, "local_correlation": curve.correlation}
-    write_tables(_with_ending(task.stem, "_ctf.star"), {"general": general, "equiphase": Table(columns)})
-
-
-def _stored(task: _Task, context: Context) -> _Row | None:
-    """The result of an earlier run of this job, if it is whole."""
-    picture, path = _with_ending(task.stem, "_ctf.mrc"), _with_ending(task.stem, "_ctf.star")
-    if not (picture.exists() and path.exists()):
+def _stored(task: _Task, params: CtfParameters, context: Context) -> _Row | None:
+    """The result of an earlier run of this job, if it is whole and says what is asked for now."""
+    found = read_fit(task.stem, (*_COLUMNS, "phase_shift", *_SAMPLE))
+    if found is None:
         return None
-    try:
-        row = read_tables(path)["general"].row(0)
-        values = {name: float(row[name]) for name in (*_COLUMNS, "phase_shift", *_SAMPLE)}
-        previous = float(row["previous_score"])
-    except (InputError, LookupError, ValueError):
+    values, previous = found
+    if params.tilt and not task.is_spectrum and math.isnan(values["sample_tilt"]):
         return None
-    return _Row(task.index, values, context.relative(picture), None if math.isnan(previous) else previous)
+    return _Row(task.index, values, context.relative(picture_of(task.stem)), previous)
 
 
 def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dataset:

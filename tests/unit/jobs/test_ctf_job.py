@@ -143,3 +143,10 @@ def test_tilt_and_thickness_are_columns_where_they_are_asked_for(project: Path) 
     assert again.summary == outputs.summary
     with pytest.raises(InputError, match="--tilt: cannot be told"):
         run(project, tilt=True, use_power_spectra=True)
+
+
+def test_a_tilt_asked_for_later_is_found_on_resuming(project: Path) -> None:
+    run(project)
+    run(project, resume=True, tilt=True)
+    rows = read_dataset(project / "CtfFind/job003/micrographs_ctf.star").rows
+    assert np.isfinite(rows["sample_tilt"]).all()
