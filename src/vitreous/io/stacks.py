@@ -42,7 +42,7 @@ class ParticleStack:
         self._box = first.shape[2]
         self._pixel_size = _pixel_size(dataset, first)
         self._check_box(first)
-        stated = np.unique(dataset.optics["box"]) if "box" in dataset.optics else np.array([self._box])
+        stated = np.unique(dataset.optics_of_rows("box")) if "box" in dataset.optics else np.array([self._box])
         if (stated != self._box).any():
             what = f"holds images of {self._box} pixels, the STAR file says {', '.join(map(str, stated))}"
             raise InputError(first.path, what, "The STAR file and the stack do not belong together.")

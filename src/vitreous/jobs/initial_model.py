@@ -84,6 +84,11 @@ class InitialModelParameters(CtfParameters):
         advanced=True,
     )  # fmt: skip
     ctf: bool = parameter(True, help="correct for the CTF", aliases=("ctf",))
+    oversampling: int = parameter(1, help="halvings of the steps for likely samples", ge=0, le=3, advanced=True)
+    padding: int = parameter(1, help="oversampling of Fourier space", aliases=("pad",), ge=1, le=3, advanced=True)
+    maximum_significants: int = parameter(
+        3000, help="most samples kept for a particle", aliases=("maxsig",), ge=1, advanced=True
+    )
 
 
 class InitialModelJob(Job):
@@ -136,6 +141,9 @@ def _options(
         healpix_order=params.healpix_order,
         offset_range=params.offset_range * scale,
         offset_step=max(params.offset_step * scale, min(1.5, params.offset_step)),
+        oversampling=params.oversampling,
+        padding=params.padding,
+        max_significant=params.maximum_significants,
         memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
