@@ -153,6 +153,18 @@ def test_references_are_kept_inside_the_mask(mixture: Mixture) -> None:
     assert state.densities[:, BOX // 2 :].any()
 
 
+def test_symmetry_is_imposed_on_every_class(mixture: Mixture) -> None:
+    densities, particles, truth = mixture
+    state = last(classify_3d(particles, truth, densities, replace(FIXED, symmetry="C2", iterations=1)))
+    mates = torch.roll(state.densities.flip(2, 3), (1, 1), (2, 3))  # (z, y, x) to (z, -y, -x)
+    for density, mate in zip(state.densities, mates, strict=True):
+        assert correlation(density, mate) > 0.99
+    aligned = replace(ALIGNED, n_classes=3, symmetry="C2", iterations=1)
+    found = last(classify_3d(particles, Poses.unknown(240), densities, aligned))
+    # the grid holds half of the directions: views beyond it were never looked at
+    assert 0 < int((found.directions.sum(0) > 0).sum()) <= 48 // 2 + 2
+
+
 def test_one_class_is_plain_expectation_maximisation(simulate) -> None:
     """The first iteration with K = 1, written out again from its steps."""
     density = kinds(1)

@@ -91,7 +91,7 @@ def test_fixed_poses_by_correlation_take_the_best_class(scene) -> None:
 
 def test_best_correlation_is_the_best_of_the_grid(scene, generator: torch.Generator) -> None:
     densities, particles, _, noise = scene
-    n_rotations = 30
+    n_rotations = 12
     rotations = random_rotations(n_rotations, generator)
     shifts, _ = shift_grid(2.0, 1.0, 0)
     sampling = Sampling(rotations, rotations, shifts, shifts, 10.0)
