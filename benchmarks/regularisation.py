@@ -42,6 +42,7 @@ from vitreous.methods.refinement.particles import ParticleSet, Poses
 
 BOX, PIXEL, SYMMETRY = 48, 3.0, "D2"
 N, SNR, ITERATIONS = 1200, 0.08, 9
+START = 20.0  # A: low-pass of the first reference
 SPREAD = 2.0  # pixels, of moving domains
 CUT_SHELL = 10
 CASES = ("rigid", "moving", "occupancy", "cut", "noise")
@@ -117,7 +118,7 @@ def mask_of(truth: torch.Tensor) -> torch.Tensor:
 
 def options(prior: str, mask: torch.Tensor) -> AutoRefineOptions:
     plain = AutoRefineOptions(
-        SYMMETRY, 0.85 * BOX * PIXEL, ini_high=20.0, absolute_grey=True, local_order=3, max_iterations=ITERATIONS
+        SYMMETRY, 0.85 * BOX * PIXEL, ini_high=START, absolute_grey=True, local_order=3, max_iterations=ITERATIONS
     )
     if prior.startswith("adaptive"):
         plain = replace(plain, regularise=AdaptivePrior())
@@ -153,7 +154,7 @@ def run(case: str, prior: str, seed: int) -> dict[str, Any]:
         "half_map_fsc": fsc(one, two).numpy().round(4).tolist(),
         "expected_fsc": (first * second).numpy().round(4).tolist(),
         "truth_fsc_masked": masked.numpy().round(4).tolist(),
-        "reference_slice": last.halves[0].density[BOX // 2].numpy().round(5).tolist(),
+        "reference_slice": last.halves[0].density[:, :, BOX // 2 + 1].numpy().round(5).tolist(),
     }
 
 
@@ -168,16 +169,15 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             for curve in _curves(results, case, prior, "truth_fsc_masked"):
                 axis.plot(frequencies, curve, color=colours[prior], lw=1.3)
             axis.plot([], [], color=colours[prior], label=prior)
-        axis.set(title=f"{case}: half-maps' mean against the truth", xlabel="1/A", ylabel="FSC", ylim=(-0.05, 1.02))
+        axis.set(title=f"{case}: FSC with the truth", xlabel="1/A", ylabel="FSC", ylim=(-0.05, 1.02))
         axis.axhline(0.5, color="black", lw=0.5)
     axes[0, 0].legend(frameon=False)
     for axis, case in ((axes[0, 3], "cut"), (axes[1, 3], "noise")):
         for prior in PRIORS[:2]:
             for curve in _curves(results, case, prior, "half_map_fsc"):
                 axis.plot(frequencies, curve, color=colours[prior], lw=1.3)
-        note = f"no signal beyond shell {CUT_SHELL}" if case == "cut" else "no particles at all"
-        axis.set(title=f"{case}: half-map FSC, {note}", xlabel="1/A", ylim=(-0.15, 1.02))
-        axis.axvline(CUT_SHELL / (BOX * PIXEL) if case == "cut" else 1 / 20, color="black", lw=0.5)
+        axis.set(title=f"{case}: FSC of the half-maps", xlabel="1/A", ylim=(-0.15, 1.02))
+        axis.axvline(CUT_SHELL / (BOX * PIXEL) if case == "cut" else 1 / START, color="black", lw=0.5)
         axis.axhline(0.0, color="black", lw=0.5)
     axis = axes[1, 0]
     for prior in PRIORS[:2]:
@@ -185,13 +185,13 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
             found, expected = (_curves(results, case, prior, name) for name in ("half_map_fsc", "expected_fsc"))
             for difference in np.subtract(found, expected):
                 axis.plot(frequencies, difference, color=colours[prior], lw=0.9)
-    axis.set(title="half-map FSC minus what the truth gives it", xlabel="1/A", ylim=(-0.2, 0.2))
+    axis.set(title="half-map FSC less that due to truth", xlabel="1/A", ylim=(-0.2, 0.2))
     axis.axhline(0.0, color="black", lw=0.5)
     for axis, prior in zip(axes[1, 1:3], PRIORS, strict=False):
         slices = [one["reference_slice"] for one in results if (one["case"], one["prior"]) == ("moving", prior)]
         if slices:
-            axis.imshow(slices[0], cmap="gray", vmin=-0.01, vmax=0.06)
-        axis.set(title=f"moving, {prior}: reference of half 1", xticks=[], yticks=[])
+            axis.imshow(slices[0], cmap="gray", vmin=-0.2 * np.max(slices[0]), vmax=0.4 * np.max(slices[0]))
+        axis.set(title=f"moving: {prior} reference", xticks=[], yticks=[])
     figure.savefig(path, dpi=80)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vitreous.core.fourier import crop_fourier, radius_grid
 from vitreous.kernels.local_signal.bands import Band
-from vitreous.kernels.local_signal.reference import EMPTY
+from vitreous.kernels.local_signal.reference import share
 
 _ROOM = 4.0
 _SMALLEST = 16
@@ -47,8 +47,7 @@ def local_fsc(
     smooth = torch.exp(-2.0 * torch.pi**2 * sigma**2 * radius.square())
     cross = _inverse(torch.fft.rfftn(a * b) * smooth, side)
     power = _inverse(torch.fft.rfftn(a.square_().add_(b.square_()).mul_(0.5)) * smooth, side)
-    known = power > EMPTY * power.max()
-    return torch.where(known, cross / torch.where(known, power, 1.0), 0.0)
+    return share(cross, power)
 
 
 def add_damped(

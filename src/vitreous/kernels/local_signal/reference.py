@@ -10,7 +10,7 @@ from vitreous.core.fourier import radius_grid
 from vitreous.kernels.local_signal.bands import Band
 
 # Where a band has less than this share of its largest local power (the faded corners of a map), nothing is known.
-EMPTY = 1e-6
+_EMPTY = 1e-6
 
 
 def transform(density: Float[Tensor, "box box box"]) -> Complex[Tensor, "box box half"]:
@@ -29,7 +29,12 @@ def local_fsc(
     smooth = torch.exp(-2.0 * torch.pi**2 * sigma**2 * radius_grid(shape, device=first.device).square())
     cross = torch.fft.irfftn(torch.fft.rfftn(a * b) * smooth, s=shape)
     power = torch.fft.irfftn(torch.fft.rfftn(0.5 * (a * a + b * b)) * smooth, s=shape)
-    known = power > EMPTY * power.max()
+    return share(cross, power)
+
+
+def share(cross: Float[Tensor, "*box"], power: Float[Tensor, "*box"]) -> Float[Tensor, "*box"]:
+    """cross / power where there is power, else 0."""
+    known = power > _EMPTY * power.max()
     return torch.where(known, cross / torch.where(known, power, 1.0), 0.0)
 
 

@@ -32,7 +32,7 @@ _FSC_CORRECTED = 160  # masked and phase-randomised ones as well
 _ADAPTIVE = 110  # local SNR of all bands and the transforms of one
 _IMAGES_LOOKED_AT = 250  # images at a time when noise is first estimated
 _IMAGE = 28
-_RUNNING = 300 << 20  # libraries, compiled kernels, tables
+_RUNNING = 400 << 20  # libraries, compiled kernels, tables
 
 
 @dataclass(frozen=True)
