@@ -77,6 +77,12 @@ def _cgroup_cpu_quota() -> int | None:
         return None
 
 
+def threads_of_environment() -> int:
+    """OMP_NUM_THREADS, for programs that have no option for it; 0 where it is not set or no number."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdecimal() else 0
+
+
 def set_threads(threads: int) -> int:
     """Use this many CPU threads (0: all there are) in torch and numba; returns the number."""
     cores = available_cores()
