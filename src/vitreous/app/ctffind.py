@@ -42,7 +42,7 @@ from vitreous.methods.ctf_fitting.spectrum import (
 _TARGET = 1.4  # A: finer pixels are resampled to this, as CTFFIND does
 _LARGEST_STEP = 100.0  # A: CTFFIND's usual 500 is too coarse for a search that looks up all astigmatisms in one table
 # CTFFIND holds its restraint against a correlation of about 0.1, we hold ours against a log-likelihood, which grows
-# with the correlation's square: the same restraint is a Gaussian wider by 1/sqrt(0.1).
+# with the correlation's square: the same restraint is a Gaussian wider by 1/sqrt(0.1). Reckoned, not measured.
 _RESTRAINT = 3.0
 _USAGE = """usage: vitreous-ctffind [--amplitude-spectrum-input | --filtered-amplitude-spectrum-input]
 

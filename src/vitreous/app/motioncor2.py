@@ -36,6 +36,7 @@ Followed: -InSuffix -InSkips -Serial -Patch -Group -Throw -Trunc -FmRef -Gain -R
 -DefectMap -Iter -Bft -FtBin -InitDose -FmDose -PixSize -kV -Gpu -LogFile -LogDir -FmIntFile -EerSampling -SplitSum
 -OutStar. Other options that change the result are refused, those that do not are named and passed over.
 With RELION: relion_run_motioncorr --use_motioncor2 --motioncor2_exe $(which vitreous-motioncor2) ...
+Threads: OMP_NUM_THREADS, else all cores.
 Exit code: 0 done, 1 our fault, 2 wrong input (one line), 3 done but for movies that are named."""
 
 
@@ -188,7 +189,8 @@ def _device(options: Motioncor2Options) -> torch.device:
     """-Gpu where there is CUDA; RELION always gives it, so without CUDA the CPU does the work, and that is said."""
     numbers = ",".join(map(str, options.gpus)) if torch.cuda.is_available() else ""
     chosen = device.resolve(numbers)
-    print(f"vitreous-motioncor2 {__version__} on {chosen}, {device.set_threads(0)} threads")
+    threads = device.set_threads(device.threads_of_environment())
+    print(f"vitreous-motioncor2 {__version__} on {chosen}, {threads} threads")
     if options.gpus and chosen.type == "cpu":
         print("Warning: -Gpu is given, this machine has no CUDA GPU: the CPU does the work", file=sys.stderr)
     return chosen

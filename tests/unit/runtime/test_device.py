@@ -57,3 +57,9 @@ def test_threads_are_bounded_by_the_cores() -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("text", "threads"), [("3", 3), ("", 0), ("many", 0)])
+def test_threads_of_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", text)
+    assert device.threads_of_environment() == threads

@@ -22,7 +22,8 @@ _STEP = 50.0  # A
 _ENVELOPES = (0.0, 20.0, 40.0, 70.0, 100.0, 150.0, 250.0, 400.0, 600.0)  # A^2; close enough to pass for any
 _SECTORS = 24
 _STARTS = 3
-_MIN_GAIN = 12.0  # of log-likelihood over a thin sample: on thin samples the best of all thicknesses gains 3 to 6
+# Of log-likelihood over a thin sample; chosen, not calibrated: no false alarm in 12 thin simulated samples.
+_MIN_GAIN = 12.0
 
 
 def fit_thickness(

@@ -35,7 +35,7 @@ _STEP = 40.0  # A of defocus in a tile's table of scores
 _STEEPEST = np.tan(np.deg2rad(70.0))
 _SLOPES = np.tan(np.deg2rad(np.arange(0.0, 70.1, 5.0)))
 _AXES = np.deg2rad(np.arange(0.0, 360.0, 15.0))
-_MIN_GAIN = 10.0  # of log-likelihood over a flat sample: flat ones gain 1 to 4
+_MIN_GAIN = 10.0  # of log-likelihood over a flat sample (chosen: two flat simulated ones gained 0.7 and 2.2)
 
 
 @dataclass(frozen=True)
