@@ -26,7 +26,7 @@ def random_templates(count: int, box: int, generator: torch.Generator) -> torch.
 
 
 def searched(
-    image: SearchImage, templates: torch.Tensor, twins: torch.Tensor | None, trim: float | None = None
+    image: SearchImage, templates: torch.Tensor, twins: torch.Tensor | None, trim: torch.Tensor | None = None
 ) -> Statistics:
     statistics = Statistics.empty(image.valid_shape, image.box, trim=trim, device=image.pixels.device)
     correlate(image, templates.to(image.pixels.device), torch.arange(len(templates)), twins, statistics)
@@ -52,10 +52,11 @@ def test_fast_forms_equal_the_reference(
     twins = torch.arange(count, 2 * count) if with_twins else None
     if twins is not None:
         twins[3] = -1  # an orientation without a twin
-    truth = searched(prepare_image(pixels, box), templates, twins, trim=1.0)
+    cuts = 1.0 + torch.rand(shape[0] - box + 1, shape[1] - box + 1, generator=generator)
+    truth = searched(prepare_image(pixels, box), templates, twins, trim=cuts)
     module, device = FORMS[form]
     image = prepare_image(pixels.to(device, torch.float32), box)
-    fast = Statistics.empty(image.valid_shape, box, trim=1.0, device=image.pixels.device)
+    fast = Statistics.empty(image.valid_shape, box, trim=cuts, device=image.pixels.device)
     module.correlate(image, templates.to(device), torch.arange(count), twins, fast)
     fast.count_templates(templates.to(device), twins)
     assert fast.maximum.shape == (shape[0] - box + 1, shape[1] - box + 1)
@@ -110,12 +111,12 @@ def test_merging_is_exact_in_any_order(generator: torch.Generator) -> None:
     templates = random_templates(9, box, generator)
     pieces = []
     for start in (0, 3, 6):
-        piece = Statistics.empty(image.valid_shape, box, trim=2.0)
+        piece = Statistics.empty(image.valid_shape, box, trim=torch.full(image.valid_shape, 2.0))
         correlate(image, templates[start : start + 3], torch.arange(start, start + 3), None, piece)
         pieces.append(Statistics.from_arrays(piece.arrays()))
     results = []
     for order in ((0, 1, 2), (2, 0, 1)):
-        total = Statistics.empty(image.valid_shape, box, trim=2.0)
+        total = Statistics.empty(image.valid_shape, box, trim=torch.full(image.valid_shape, 2.0))
         for index in order:
             total.merge(pieces[index])
         results.append(total)

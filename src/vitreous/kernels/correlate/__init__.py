@@ -12,10 +12,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vitreous.kernels.correlate import cpu, cuda, reference
+from vitreous.kernels.correlate.cpu import working_bytes
 from vitreous.kernels.correlate.prepared import SearchImage, prepare_image
+from vitreous.kernels.correlate.reference import correlation
 from vitreous.kernels.correlate.statistics import Statistics
 
-__all__ = ["SearchImage", "Statistics", "correlate", "prepare_image"]
+__all__ = ["SearchImage", "Statistics", "correlate", "correlation", "prepare_image", "working_bytes"]
 
 
 def correlate(

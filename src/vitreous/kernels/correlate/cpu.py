@@ -91,8 +91,8 @@ def _reduce_rows(image: SearchImage, done: Tensor, labels: NDArray[np.int32], st
         here = slice(start, start + len(rows))
         _reduce(rows, labels.shape[1] == 2, image.box, flat, maximum[here], best[here], squares[here])
         if (trimmed := statistics.trimmed) is not None:
-            views = [one.numpy()[here] for one in (trimmed.count, trimmed.total, trimmed.squares)]
-            _reduce_trimmed(rows, labels.shape[1] == 2, image.box, flat, np.float32(trimmed.cut), *views)
+            views = [one.numpy()[here] for one in (trimmed.cut, trimmed.count, trimmed.total, trimmed.squares)]
+            _reduce_trimmed(rows, labels.shape[1] == 2, image.box, flat, *views)
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False)
@@ -183,8 +183,8 @@ def _reduce(rows, with_twins, box, labels, maximum, best, squares):  # type: ign
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False)
-def _reduce_trimmed(rows, with_twins, box, labels, trim, counts, sums, squares):  # type: ignore[no-untyped-def]
-    """As _reduce for the sums over correlations below trim."""
+def _reduce_trimmed(rows, with_twins, box, labels, cuts, counts, sums, squares):  # type: ignore[no-untyped-def]
+    """As _reduce for the sums over correlations below each pixel's cut."""
     n_rows, signals, width = rows.shape
     valid = sums.shape[1]
     for r in numba.prange(n_rows):
@@ -198,7 +198,7 @@ def _reduce_trimmed(rows, with_twins, box, labels, trim, counts, sums, squares):
             inside = min(valid, width - offset)
             for x in range(valid):
                 value = rows[r, index, x + offset] if x < inside else rows[r, index, x + offset - width]
-                below = value < trim
+                below = value < cuts[r, x]
                 kept[x] += below
                 first[x] += value if below else np.float32(0.0)
                 second[x] += value * value if below else np.float32(0.0)

@@ -12,25 +12,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _TENSORS = ("maximum", "best", "sum_squares", "template_sum")
-_TRIMMED = ("count", "total", "squares")
+_TRIMMED = ("cut", "count", "total", "squares")
 
 
 @dataclass
 class TrimmedSums:
-    """Sums over the correlations below `cut` alone: what a pixel's noise is like where a molecule is found too."""
+    """Sums over the correlations below the pixel's `cut` alone: its noise, where a molecule is found too."""
 
-    cut: float
+    cut: Float[Tensor, "valid_y valid_x"]
     count: Int[Tensor, "valid_y valid_x"]
     total: Float[Tensor, "valid_y valid_x"]
     squares: Float[Tensor, "valid_y valid_x"]
 
     @staticmethod
-    def empty(shape: tuple[int, int], cut: float, device: torch.device | None = None) -> TrimmedSums:
+    def empty(cut: Float[Tensor, "valid_y valid_x"]) -> TrimmedSums:
         """Before any correlation."""
-        zeros = [
-            torch.zeros(shape, dtype=dtype, device=device) for dtype in (torch.int32, torch.float64, torch.float64)
-        ]
-        return TrimmedSums(cut, *zeros)
+        zeros = [torch.zeros_like(cut, dtype=dtype) for dtype in (torch.int32, torch.float64, torch.float64)]
+        return TrimmedSums(cut.to(torch.float32), *zeros)
 
 
 @dataclass
@@ -51,15 +49,15 @@ class Statistics:
 
     @staticmethod
     def empty(
-        shape: tuple[int, int], box: int, *, trim: float | None = None, device: torch.device | None = None
+        shape: tuple[int, int], box: int, *, trim: Tensor | None = None, device: torch.device | None = None
     ) -> Statistics:
-        """Before any correlation. shape: of the maps (y, x). trim: cut of the trimmed sums, None for none."""
+        """Before any correlation. shape: of the maps (y, x). trim: cuts (y, x) of the trimmed sums."""
         return Statistics(
             torch.full(shape, -torch.inf, dtype=torch.float32, device=device),
             torch.full(shape, -1, dtype=torch.int32, device=device),
             torch.zeros(shape, dtype=torch.float64, device=device),
             torch.zeros(box, box, dtype=torch.float64, device=device),
-            trimmed=None if trim is None else TrimmedSums.empty(shape, trim, device),
+            trimmed=None if trim is None else TrimmedSums.empty(trim.to(device)),
         )
 
     def count_templates(self, templates: Float[Tensor, "m box box"], twins: Int[Tensor, "m"] | None) -> None:
@@ -94,8 +92,6 @@ class Statistics:
         if self.trimmed is not None:
             tensors |= {f"trimmed_{name}": getattr(self.trimmed, name) for name in _TRIMMED}
         plain: dict[str, NDArray[np.generic]] = {k: v.detach().cpu().numpy() for k, v in tensors.items()}
-        if self.trimmed is not None:
-            plain["cut"] = np.array(self.trimmed.cut)
         return {**plain, "count": np.array(self.count)}
 
     @staticmethod
@@ -103,9 +99,9 @@ class Statistics:
         """Undo `arrays`."""
         tensors = {name: torch.from_numpy(np.array(arrays[name])).to(device) for name in _TENSORS}
         trimmed = None
-        if "cut" in arrays:
+        if "trimmed_cut" in arrays:
             parts = [torch.from_numpy(np.array(arrays[f"trimmed_{name}"])).to(device) for name in _TRIMMED]
-            trimmed = TrimmedSums(float(arrays["cut"]), *parts)
+            trimmed = TrimmedSums(*parts)
         return Statistics(**tensors, count=int(arrays["count"]), trimmed=trimmed)
 
 
