@@ -36,11 +36,15 @@ def correlate(
     labels[:, 0] = numbers.numpy()
     if twins is not None:
         labels[:, 1] = twins.numpy()
-    at_once = templates_at_once(image)
+    at_once = min(templates_at_once(image), len(templates))
+    labels = labels[:, : 1 + (twins is not None)]
+    workspace = _Workspace(image, at_once, labels.shape[1])
     for start in range(0, len(templates), at_once):
-        stop = start + at_once
-        half_done = _columns_done(image, templates[start:stop].to(torch.float32), twins is not None)
-        _reduce_rows(image, half_done, labels[start:stop, : 1 + (twins is not None)], statistics)
+        some = templates[start : start + at_once].to(torch.float32)
+        if len(some) < at_once:
+            workspace = _Workspace(image, len(some), labels.shape[1])
+        _columns_back(image, some, workspace)
+        _reduce_rows(image, workspace, labels[start : start + at_once].reshape(-1), statistics)
 
 
 def templates_at_once(image: SearchImage) -> int:
@@ -56,24 +60,41 @@ def working_bytes(image: SearchImage) -> int:
     return count * half * (16 * image.valid_shape[0] + 8 * box) + columns + 4 * _ROW_BYTES
 
 
-def _columns_done(image: SearchImage, templates: Tensor, with_twins: bool) -> Tensor:
-    """Correlations transformed back along y: (valid_y, m * (1 + twins), half) complex64, at valid rows."""
-    height, width = image.padded
-    half, box, count = width // 2 + 1, image.box, len(templates)
-    signals = count * (2 if with_twins else 1)
-    rows_ft = torch.fft.rfft(templates, n=width).numpy()
-    # numpy asks for huge pages: the transposed write below touches a page for every row
-    done = np.empty((image.valid_shape[0], signals, half), np.complex64)
-    columns = as_floats(image.columns_ft)
-    for start in range(0, half, _COLUMNS):
-        n = min(_COLUMNS, half - start)
-        padded = torch.zeros(count, n, height, dtype=torch.complex64)
-        _gather(rows_ft, start, padded.numpy())
-        spectra = torch.fft.fft(padded)
-        products = torch.empty(signals, n, height, dtype=torch.complex64)
-        _multiply(columns[start : start + n], as_floats(spectra), as_floats(products), with_twins)
-        _scatter(torch.fft.ifft(products).numpy(), done, start, box, with_twins)
-    return torch.from_numpy(done)
+class _Workspace:
+    """Arrays that are used again for every few templates: fresh memory would cost as much as the arithmetic.
+
+    per_template: 1, or 2 with twins. done: correlations transformed back along y, (valid_y, signals, half).
+    """
+
+    def __init__(self, image: SearchImage, count: int, per_template: int) -> None:
+        height, width = image.padded
+        half, signals = width // 2 + 1, count * per_template
+        self.with_twins = per_template == 2
+        self.columns = min(_COLUMNS, half)
+        self.padded = torch.zeros(count, self.columns, height, dtype=torch.complex64)  # beyond the box it stays zero
+        self.spectra = torch.empty_like(self.padded)
+        self.products = torch.empty(signals, self.columns, height, dtype=torch.complex64)
+        self.back = torch.empty_like(self.products)
+        # numpy asks for huge pages: the transposed write into it touches a page for every row
+        self.done = np.empty((image.valid_shape[0], signals, half), np.complex64)
+        self.n_rows = max(1, min(image.valid_shape[0], _ROW_BYTES // (signals * width * 4)))
+        self.rows = torch.empty(self.n_rows, signals, width)
+
+
+def _columns_back(image: SearchImage, templates: Tensor, space: _Workspace) -> None:
+    """Fill space.done."""
+    width = image.padded[1]
+    half = width // 2 + 1
+    rows_ft = torch.fft.rfft(templates, n=width).numpy().view(np.float64)
+    columns, n, done = as_floats(image.columns_ft), space.columns, space.done.view(np.float64)
+    for first in range(0, half, n):
+        start = min(first, half - n)  # the last columns are done twice rather than in an odd number
+        _gather(rows_ft, start, space.padded.numpy().view(np.float64))
+        torch.fft.fft(space.padded, out=space.spectra)
+        spectra, products = as_floats(space.spectra), as_floats(space.products)
+        _multiply(columns[start : start + n], spectra, products, space.with_twins)
+        torch.fft.ifft(space.products, out=space.back)
+        _scatter(space.back.numpy().view(np.float64), done, start, image.box, space.with_twins)
 
 
 def as_floats(values: Tensor) -> NDArray[np.float32]:
@@ -81,30 +102,39 @@ def as_floats(values: Tensor) -> NDArray[np.float32]:
     return torch.view_as_real(values).flatten(-2).numpy()
 
 
-def _reduce_rows(image: SearchImage, done: Tensor, labels: NDArray[np.int32], statistics: Statistics) -> None:
-    width, count = image.padded[1], int(done.shape[1])
-    step = max(1, _ROW_BYTES // (count * width * 4))
+def _reduce_rows(image: SearchImage, space: _Workspace, labels: NDArray[np.int32], statistics: Statistics) -> None:
+    """Transform the valid rows back and take them up in the running maps."""
+    width, done = image.padded[1], torch.from_numpy(space.done)
     maximum, best, squares = statistics.maximum.numpy(), statistics.best.numpy(), statistics.sum_squares.numpy()
-    flat = labels.reshape(-1)
-    for start in range(0, len(done), step):
-        rows = torch.fft.irfft(done[start : start + step], n=width).numpy()
-        here = slice(start, start + len(rows))
-        _reduce(rows, labels.shape[1] == 2, image.box, flat, maximum[here], best[here], squares[here])
+    order = np.argsort(labels, kind="stable")
+    order = order[labels[order] >= 0]
+    for start in range(0, len(done), space.n_rows):
+        part = done[start : start + space.n_rows]
+        rows = torch.fft.irfft(part, n=width, out=space.rows[: len(part)]).numpy()
+        here = slice(start, start + len(part))
+        _reduce(rows, space.with_twins, image.box, labels, order, maximum[here], best[here], squares[here])
         if (trimmed := statistics.trimmed) is not None:
             views = [one.numpy()[here] for one in (trimmed.cut, trimmed.count, trimmed.total, trimmed.squares)]
-            _reduce_trimmed(rows, labels.shape[1] == 2, image.box, flat, *views)
+            _reduce_trimmed(rows, space.with_twins, image.box, labels, *views)
 
 
 @numba.njit(parallel=True, cache=True, boundscheck=False)
 def _gather(rows_ft, start, padded):  # type: ignore[no-untyped-def]
-    """rows_ft (m, box, half) -> columns [start, start + n) of it, (m, n, height): the first box entries are filled."""
+    """rows_ft (m, box, half) -> columns [start, start + n) of it, (m, n, height): the first box entries are filled.
+
+    Here and in _scatter complex numbers are moved as one float64 each, eight along a column (a cache line) at a time:
+    columns lie a power of two apart and share a cache set, so that a line must be done with at once.
+    """
     count, n = padded.shape[0], padded.shape[1]
     box = rows_ft.shape[1]
     for index in numba.prange(count):
-        for i0 in range(0, box, 16):
+        for first in range(0, box - 7, 8):
             for c in range(n):
-                for i in range(i0, min(i0 + 16, box)):
-                    padded[index, c, i] = rows_ft[index, i, start + c]
+                for i in range(8):
+                    padded[index, c, first + i] = rows_ft[index, first + i, start + c]
+        for i in range(box // 8 * 8, box):
+            for c in range(n):
+                padded[index, c, i] = rows_ft[index, i, start + c]
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
@@ -136,44 +166,46 @@ def _scatter(columns, done, start, box, with_twins):  # type: ignore[no-untyped-
     """
     signals, n, height = columns.shape
     valid = done.shape[0]
-    blocks = (valid + 7) // 8
-    for block in numba.prange(blocks):
-        for index in range(signals):
-            offset = box if with_twins and index % 2 == 1 else 0
-            for y in range(8 * block, min(8 * block + 8, valid)):
-                source = y + offset
-                if source >= height:
-                    source -= height
-                for c in range(n):
-                    done[y, index, start + c] = columns[index, c, source]
+    for index in numba.prange(signals):
+        offset = box if with_twins and index % 2 == 1 else 0
+        whole = min(valid, height - offset) // 8 * 8
+        for first in range(0, whole, 8):
+            for c in range(n):
+                for i in range(8):
+                    done[first + i, index, start + c] = columns[index, c, first + i + offset]
+        for y in range(whole, valid):
+            source = (y + offset) % height
+            for c in range(n):
+                done[y, index, start + c] = columns[index, c, source]
 
 
 @numba.njit(parallel=True, fastmath={"contract", "reassoc", "nsz"}, cache=True, boundscheck=False)
-def _reduce(rows, with_twins, box, labels, maximum, best, squares):  # type: ignore[no-untyped-def]
-    """Reduce rows (r, signals, width) of correlations over the signals, then into the running maps (r, valid_x)."""
-    n_rows, signals, width = rows.shape
+def _reduce(rows, with_twins, box, labels, order, maximum, best, squares):  # type: ignore[no-untyped-def]
+    """Reduce rows (r, signals, width) of correlations over the signals, then into the running maps (r, valid_x).
+
+    order: signals by rising label, those without one left out: of equals the first is then the lowest.
+    """
+    n_rows, width = rows.shape[0], rows.shape[2]
     valid = maximum.shape[1]
     for r in numba.prange(n_rows):
         high = np.full(valid, -np.inf, np.float32)
         number = np.full(valid, -1, np.int32)
         total = np.zeros(valid, np.float32)
-        for index in range(signals):
+        for index in order:
             label = labels[index]
-            if label < 0:
-                continue
             offset = box if with_twins and index % 2 == 1 else 0
             inside = min(valid, width - offset)
             values = rows[r, index, offset : offset + inside]
             for x in range(inside):
                 value = values[x]
-                better = value > high[x] or (value == high[x] and label < number[x])
+                better = value > high[x]
                 total[x] += value * value
                 number[x] = label if better else number[x]
                 high[x] = value if better else high[x]
             for x in range(inside, valid):  # the last position of a twin in an image as wide as its transform
                 value = rows[r, index, x + offset - width]
                 total[x] += value * value
-                if value > high[x] or (value == high[x] and label < number[x]):
+                if value > high[x]:
                     number[x], high[x] = label, value
         for x in range(valid):
             better = high[x] > maximum[r, x] or (high[x] == maximum[r, x] and number[x] < best[r, x])

@@ -72,17 +72,27 @@ def make_templates(
     padding: oversampling of the volume's transform, 1 or 2. scale: true pixel size of the volume over the assumed one.
     dtype: float64 is the reference.
     """
-    box = int(density.shape[-1])
+    volume = prepare_volume(density.to(dtype), padding, dtype=dtype)
+    volume = volume.to(device) if device else volume
+    coordinates = read_coordinates(volume.box, lens.aberrations, scale).to(device)
+    return TemplateMaker(volume, centred_transfer(volume, lens, planes, whitening, filters), coordinates)
+
+
+def centred_transfer(
+    volume: ProjectableVolume,
+    lens: Lens,
+    planes: Float[Tensor, "planes"],
+    whitening: RadialCurve | None,
+    filters: Filters,
+) -> Tensor:
+    """CTF of each plane times the filters, moving the origin to the centre; device and precision are the volume's."""
+    box = volume.box
     transfer = transfer_planes(box, lens, planes) * filter_on_grid(whitening, filters, (box, box))
     ky, kx = (grid * box for grid in frequency_grid((box, box)))
     inner = (ky.abs() < box // 2) & (kx < box // 2)  # a Nyquist coefficient has no twin
     transfer = transfer * inner * torch.where((torch.round(ky + kx) % 2) == 0, 1.0, -1.0)
-    kind = {True: torch.complex128, False: torch.float64}[transfer.is_complex()]
-    if dtype == torch.float32:
-        kind = torch.complex64 if transfer.is_complex() else torch.float32
-    coordinates = read_coordinates(box, lens.aberrations, scale)
-    volume = prepare_volume(density.to(dtype), padding, dtype=dtype)
-    return TemplateMaker(volume.to(device) if device else volume, transfer.to(device, kind), coordinates.to(device))
+    kind = volume.data.dtype if transfer.is_complex() else volume.data.real.dtype
+    return transfer.to(volume.data.device, kind)
 
 
 def read_coordinates(box: int, aberrations: Aberrations, scale: float = 1.0) -> Float[Tensor, "coefficients 2"]:
