@@ -18,7 +18,7 @@ export VITREOUS_DATA ?= $(abspath ../shared/data)
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-slow bench lint format docs clean
+.PHONY: help install demo demo-real test test-slow bench bench-matching lint format docs clean
 
 help:
 	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
@@ -49,6 +49,9 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+bench-matching: $(STAMP)
+	$(BIN)/python benchmarks/versus_leopard_em/run.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
