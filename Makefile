@@ -18,7 +18,7 @@ export VITREOUS_DATA ?= $(abspath ../shared/data)
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess lint format docs clean
+.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess bench-matching lint format docs clean
 
 help:
 	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
@@ -56,6 +56,9 @@ bench-refinement: $(STAMP)
 
 bench-preprocess: $(STAMP)
 	$(TEST_ENV) $(BIN)/python benchmarks/preprocess.py
+
+bench-matching: $(STAMP)
+	$(BIN)/python benchmarks/versus_leopard_em/run.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -77,16 +77,14 @@ def _cgroup_cpu_quota() -> int | None:
         return None
 
 
-def set_threads(threads: int, *, sharing: int = 1) -> int:
-    """Use this many CPU threads (0: all there are, shared out among `sharing` ranks) in torch and numba; the number."""
 def threads_of_environment() -> int:
     """OMP_NUM_THREADS, for programs that have no option for it; 0 where it is not set or no number."""
     text = os.environ.get("OMP_NUM_THREADS", "")
     return int(text) if text.isdecimal() else 0
 
 
-def set_threads(threads: int) -> int:
-    """Use this many CPU threads (0: all there are) in torch and numba; returns the number."""
+def set_threads(threads: int, *, sharing: int = 1) -> int:
+    """Use this many CPU threads (0: all there are, shared out among `sharing` ranks) in torch and numba; the number."""
     cores = available_cores()
     count = min(threads, cores) if threads else max(1, cores // sharing)
     torch.set_num_threads(count)

@@ -1,0 +1,317 @@
+"""Find and orient molecules in micrographs by their correlation with projections of a template (2DTM)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from vitreous.core.ctf import Microscope
+from vitreous.core.errors import InputError
+from vitreous.core.search_grid import AngleLimits
+from vitreous.data.dataset import Dataset
+from vitreous.data.table import Table
+from vitreous.data.volume import Volume
+from vitreous.io.leopard import MAP_NAMES, read_match_config, write_results
+from vitreous.io.mrc import read_map
+from vitreous.io.relion import read_dataset, write_dataset, write_tables
+from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.jobs._matching import (
+    Machine,
+    Matched,
+    PeakChoice,
+    lens_of_leopard,
+    map_files,
+    match_file,
+    settings_of_leopard,
+)
+from vitreous.jobs._matching_tables import coordinates_table, hits_table, results_columns
+from vitreous.methods.matching.filters import Filters
+from vitreous.methods.matching.match import MatchSettings
+from vitreous.methods.matching.transfer import Lens
+
+log = logging.getLogger(__name__)
+
+
+class MatchTemplateParameters(JobParameters):
+    """What `match-template` takes."""
+
+    micrographs: str = parameter("", help="STAR file of micrographs with their CTF", aliases=("i", "input"))
+    template: str = parameter("", help="template volume (MRC), protein positive", aliases=("ref",))
+    leopard_yaml: str = parameter(
+        "", help="a match_template YAML of Leopard-EM, read as it stands, instead of the above"
+    )
+    psi_step: float = parameter(1.5, help="in-plane step", unit="deg", gt=0, le=180)
+    theta_step: float = parameter(2.5, help="out-of-plane step", unit="deg", gt=0, le=90)
+    symmetry: str = parameter("C1", help="point group of the template", aliases=("sym",))
+    grid: Literal["uniform", "healpix"] = parameter("uniform", help="how directions are laid out")
+    defocus_range: float = parameter(1200.0, help="search so far to either side of the defocus", unit="A", ge=0)
+    defocus_step: float = parameter(200.0, help="step of the defocus search (0: none)", unit="A", ge=0)
+    false_positives: float = parameter(1.0, help="false positives to accept in a micrograph", gt=0)
+    threshold: float = parameter(0.0, help="z-score that counts as a hit (0: from the false positives)", ge=0)
+    p_value: float = parameter(
+        0.0, help="choose hits by the joint p-value of MIP and z-score instead (0: by z-score)", ge=0, lt=1
+    )
+    min_distance: float = parameter(10.0, help="least distance of two hits", unit="A", ge=0)
+    robust: bool = parameter(
+        False, help="mean and deviation without the highest correlations: for crowded micrographs or small searches"
+    )
+    whiten: Literal["power", "amplitude", "none"] = parameter("power", help="spectrum that the noise is whitened by")
+    low_frequency: float = parameter(
+        0.0, help="band-pass: resolution above which nothing passes (0: no cut)", unit="A", ge=0
+    )
+    high_frequency: float = parameter(0.0, help="band-pass: finest resolution that passes (0: no cut)", unit="A", ge=0)
+    falloff: float = parameter(0.05, help="width of the band-pass edges", unit="1/px", advanced=True, gt=0)
+    randomise_from: float = parameter(
+        0.0, help="randomise the micrograph's phases beyond this resolution (0: nowhere): a control", unit="A",
+        advanced=True, ge=0,
+    )  # fmt: skip
+    b_factor: float = parameter(0.0, help="B factor on the template", unit="A^2", ge=0)
+    phi_limits: list[float] = parameter([], help="lowest and highest phi (rot)", unit="deg", advanced=True)
+    theta_limits: list[float] = parameter([], help="lowest and highest theta (tilt)", unit="deg", advanced=True)
+    psi_limits: list[float] = parameter([], help="lowest and highest psi", unit="deg", advanced=True)
+    angles: str = parameter("", help="text file of phi theta psi to search instead of a grid", advanced=True)
+    padding: int = parameter(
+        2, help="oversampling of the template's transform", aliases=("pad",), advanced=True, ge=1, le=2
+    )
+    checkpoint_interval: float = parameter(
+        600.0, help="seconds between saves of the running statistics", advanced=True, ge=0
+    )
+
+
+class MatchTemplate(Job):
+    """2D template matching: whitened micrographs against CTF-modulated projections at all orientations and defoci."""
+
+    name = "match-template"
+    folder = "MatchTemplate"
+    relion_type = "vitreous.matchtemplate"
+    help = "find molecules in micrographs with a template (2DTM)"
+    Parameters = MatchTemplateParameters
+
+    def run(self, params: Any, context: Context) -> Outputs:
+        """Write eight maps a micrograph, results.csv, matches.star (coordinates), particles.star (hits with poses)."""
+        tasks, template, template_path = _tasks(params, context)
+        choice = PeakChoice(params.false_positives, params.threshold, params.p_value, params.min_distance)
+        machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval)
+        done: list[tuple[_Task, Matched]] = []
+        failed: list[Quarantined] = []
+        for number, task in enumerate(tasks, 1):
+            log.info("micrograph %d of %d: %s", number, len(tasks), task.name)
+            checkpoint = task.stem.with_name(f"{task.stem.name}_checkpoint.npz")
+            try:
+                matched = match_file(
+                    task.path, template, task.lens, task.settings, choice, machine, task.files, checkpoint,
+                    resume=context.resume, tick=_Ticker(task.name),
+                )  # fmt: skip
+            except InputError as error:
+                if len(tasks) == 1:
+                    raise
+                log.warning("%s left out: %s", task.name, error)
+                failed.append(Quarantined(task.name, str(error)))
+                continue
+            log.info("%s: %d hits above %.2f", task.name, len(matched.hits), matched.hits.threshold)
+            done.append((task, matched))
+        if not done:
+            raise InputError(params.micrographs, "none of its micrographs could be searched", failed[0].reason)
+        return _write(done, failed, template_path, context)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One micrograph: its name in STAR files, where it lies, its optics, what to search, where results go."""
+
+    name: str
+    path: Path
+    lens: Lens
+    settings: MatchSettings
+    stem: Path
+    files: dict[str, Path]
+
+
+class _Ticker:
+    """A log line of progress at most every half minute."""
+
+    def __init__(self, name: str) -> None:
+        import time
+
+        self._name, self._clock = name, time.monotonic
+        self._start = self._last = self._clock()
+        self._first: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._first is None:
+            self._first = done - 1
+        now = self._clock()
+        if now - self._last > 30.0:
+            self._last = now
+            left = (now - self._start) / (done - self._first) * (total - done)
+            log.info("%s: %.1f%% done, %.0f s to go", self._name, 100.0 * done / total, left)
+
+
+def _tasks(params: MatchTemplateParameters, context: Context) -> tuple[list[_Task], Volume, Path]:
+    if params.leopard_yaml:
+        if params.micrographs or params.template:
+            raise InputError("--leopard-yaml", "names template and micrograph itself", "Leave the other options out.")
+        return _leopard_task(params, context)
+    for name in ("micrographs", "template"):
+        if not getattr(params, name):
+            raise InputError(f"--{name}", "is missing", "Give it, or --leopard-yaml.")
+    dataset = read_dataset(context.project / params.micrographs)
+    where = context.project / params.micrographs
+    if dataset.kind != "micrographs" or "defocus_u" not in dataset.rows:
+        raise InputError(where, "lists no micrographs with CTF", "Give the micrographs_ctf.star of a CTF job.")
+    path = context.project / params.template
+    template = read_map(path)
+    tasks = []
+    for index in range(len(dataset)):
+        name = str(dataset.rows["micrograph_name"][index])
+        lens = _lens(dataset, index, params, where)
+        stem = context.place_of(name)
+        tasks.append(_Task(name, context.project / name, lens, _settings(params, lens, context), stem, map_files(stem)))
+    if not tasks:
+        raise InputError(where, "lists no micrographs", "Give a STAR file with at least one.")
+    return tasks, _checked(path, template), path
+
+
+def _leopard_task(params: MatchTemplateParameters, context: Context) -> tuple[list[_Task], Volume, Path]:
+    where = context.project / params.leopard_yaml
+    config = read_match_config(where)
+    stem = context.directory / config.micrograph.stem
+    files = {**map_files(stem)}
+    for ours, theirs in MAP_NAMES.items():
+        if (target := config.maps.get(theirs)) is not None:
+            target = context.project / target
+            if target.exists() and not config.overwrite and not context.resume:
+                raise InputError(target, "exists, and allow_file_overwrite is false", "Remove it or allow overwriting.")
+            files[ours] = target
+    settings = replace(settings_of_leopard(config, where), trimmed=params.robust, padding=params.padding)
+    path = context.project / config.template
+    name = str(config.micrograph)
+    task = _Task(name, context.project / config.micrograph, lens_of_leopard(config), settings, stem, files)
+    return [task], _checked(path, read_map(path)), path
+
+
+def _checked(path: Path, template: Volume) -> Volume:
+    if template.box % 2:
+        raise InputError(path, f"has an odd box of {template.box}", "Pad it by one voxel.")
+    return template
+
+
+def _lens(dataset: Dataset, index: int, params: MatchTemplateParameters, where: Path) -> Lens:
+    row = dataset.rows.row(index)
+    optics = {name: dataset.optics_of_rows(name)[index] for name in dataset.optics}
+    missing = [name for name in ("voltage", "cs", "amplitude_contrast") if name not in optics]
+    pixel_size = float(optics.get("micrograph_pixel_size", optics.get("movie_pixel_size", 0.0)))
+    if missing or pixel_size <= 0:
+        raise InputError(where, f"its optics table has no {(*missing, 'pixel size')[0]}", "Add it.")
+    return Lens(
+        pixel_size,
+        Microscope(float(optics["voltage"]), float(optics["cs"]), float(optics["amplitude_contrast"])),
+        float(row["defocus_u"]),
+        float(row.get("defocus_v", row["defocus_u"])),
+        float(row.get("defocus_angle", 0.0)),
+        float(row.get("phase_shift", 0.0)),
+        params.b_factor,
+    )
+
+
+def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> MatchSettings:
+    per_pixel = lens.pixel_size  # a resolution in A is pixel_size / resolution cycles a pixel
+    filters = Filters(
+        whiten="" if params.whiten == "none" else params.whiten,
+        low=per_pixel / params.low_frequency if params.low_frequency else 0.0,
+        high=per_pixel / params.high_frequency if params.high_frequency else 0.0,
+        falloff=params.falloff,
+        randomise_from=per_pixel / params.randomise_from if params.randomise_from else 0.0,
+    )
+    return MatchSettings(
+        params.psi_step,
+        params.theta_step,
+        params.symmetry,
+        params.grid,
+        _limits(params),
+        _angle_list(context.project / params.angles) if params.angles else None,
+        -params.defocus_range,
+        params.defocus_range,
+        params.defocus_step,
+        filters,
+        params.robust,
+        params.padding,
+    )
+
+
+def _limits(params: MatchTemplateParameters) -> AngleLimits | None:
+    given = {"phi": params.phi_limits, "theta": params.theta_limits, "psi": params.psi_limits}
+    if not any(given.values()):
+        return None
+    for name, values in given.items():
+        if values and (len(values) != 2 or values[0] >= values[1]):
+            raise InputError(f"--{name}-limits", f"{values} is no range", "Give lowest,highest.")
+    return AngleLimits(**{name: (values[0], values[1]) for name, values in given.items() if values})
+
+
+def _angle_list(path: Path) -> torch.Tensor:
+    try:
+        values = np.loadtxt(path, dtype=np.float64, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"is no list of angles ({error})", "Give lines of phi theta psi.") from error
+    if values.shape[1] != 3 or not len(values):
+        raise InputError(path, f"has {values.shape[1]} columns, not 3", "Give lines of phi theta psi.")
+    return torch.from_numpy(values)
+
+
+def _write(done: list[tuple[_Task, Matched]], failed: list[Quarantined], template: Path, context: Context) -> Outputs:
+    results = [results_columns(m, task.lens, task.path, template) for task, m in done]
+    joined = Table.concatenate([Table(one) for one in results])
+    write_results(context.directory / "results.csv", dict(joined), extra=("p_value",))
+    listing = []
+    for task, matched in done:
+        path = task.stem.with_name(f"{task.stem.name}_matches.star")
+        write_tables(path, {"": coordinates_table(matched)})
+        listing.append(context.relative(path))
+    names = np.array([task.name for task, _ in done], dtype=object)
+    matches = context.directory / "matches.star"
+    write_tables(
+        matches,
+        {"coordinate_files": Table({"micrograph_name": names, "coordinate_file": np.array(listing, dtype=object)})},
+    )
+    particles = context.directory / "particles.star"
+    write_dataset(particles, hits_table([(task.name, task.lens, matched) for task, matched in done]))
+    _write_summary(done, context)
+    counts = [len(matched.hits) for _, matched in done]
+    rate = float(np.mean([matched.rate for _, matched in done]))
+    return Outputs(
+        nodes={
+            context.relative(matches): "MicrographCoordsGroup.star.relion.autopick",
+            context.relative(particles): "ParticleGroupMetadata.star.relion",
+        },
+        metrics={
+            "n_micrographs": len(done),
+            "n_hits": int(sum(counts)),
+            "threshold_z": done[0][1].hits.threshold,
+            "n_correlations": done[0][1].maps.n_correlations,
+            "correlations_per_s": rate,
+        },
+        quarantined=failed,
+        summary=f"{sum(counts)} hits in {len(done)} micrographs, z above {done[0][1].hits.threshold:.2f}, "
+        f"{rate:.3g} correlations a second",
+    )
+
+
+def _write_summary(done: list[tuple[_Task, Matched]], context: Context) -> None:
+    """What the report needs to draw each micrograph."""
+    columns: dict[str, Any] = {
+        "micrograph_name": np.array([task.name for task, _ in done], dtype=object),
+        "scaled_mip_file": np.array([str(task.files["scaled_mip"]) for task, _ in done], dtype=object),
+        "mip_file": np.array([str(task.files["mip"]) for task, _ in done], dtype=object),
+        "n_hits": np.array([len(m.hits) for _, m in done], dtype=np.int64),
+        "threshold": np.array([m.hits.threshold for _, m in done]),
+        "n_correlations": np.array([m.maps.n_correlations for _, m in done], dtype=np.int64),
+        "template_box": np.array([m.box for _, m in done], dtype=np.int64),
+        "pixel_size": np.array([task.lens.pixel_size for task, _ in done]),
+    }
+    write_tables(context.directory / "matching_summary.star", {"micrographs": Table(columns)})
