@@ -32,9 +32,12 @@ def final_map(project: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    project = tmp_path_factory.mktemp("road") / "demo"
-    subprocess.run([*COMMAND, str(project), *SMALL], check=True, timeout=1800)
-    return project
+    place = tmp_path_factory.mktemp("road")
+    # The first run on a machine compiles the kernels, and what is compiled in a process differs in the last bits from
+    # what later runs load from the cache: only those are compared.
+    for name in ("first", "demo"):
+        subprocess.run([*COMMAND, str(place / name), *SMALL], check=True, timeout=1800)
+    return place / "demo"
 
 
 def test_the_map_agrees_with_the_truth(uninterrupted: Path) -> None:
