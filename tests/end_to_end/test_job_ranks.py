@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from vitreous.io.mrc import read_image
-from vitreous.io.relion import read_dataset
+from vitreous.io.relion import read_dataset, read_tables
 
 COMMAND = [sys.executable, "-m", "vitreous"]
 CLASSES = ["--i", "Simulate/particles.star", "--K", "3", "--psi-step", "24", "--offset-range", "2", "--threads", "1"]
@@ -51,6 +51,19 @@ def test_two_and_three_ranks_find_what_one_finds(project: Path) -> None:
         shared, same = classes(project, f"Class2D/of{ranks}", 4)
         assert np.abs(shared - alone).max() < 1e-4 * np.abs(alone).max()
         np.testing.assert_array_equal(same, numbers)
+
+
+def group_scales(model: Path) -> np.ndarray:
+    return np.asarray(read_tables(model)["model_groups"]["rlnGroupScaleCorrection"], dtype=float)
+
+
+def test_scales_are_those_of_all_ranks_particles(project: Path) -> None:
+    words = ["--scale", "true", "--iter", "3"]
+    for ranks in (1, 2):
+        run(project, "class2d", *CLASSES, *words, "--o", f"Class2D/scaled{ranks}", "--ranks", str(ranks))
+    one, two = (group_scales(project / f"Class2D/scaled{n}/run_it003_model.star") for n in (1, 2))
+    assert np.ptp(one) > 1e-3  # they were estimated
+    np.testing.assert_allclose(two, one, rtol=1e-4)
 
 
 def test_a_refinement_shared_by_two(project: Path) -> None:

@@ -149,7 +149,7 @@ class Statistics:
 
     def sum_(self, ranks: Ranks) -> None:
         """Add the sums of all ranks."""
-        for tensor in (self.residual, self.group_sizes, self.row_weights):
+        for tensor in (self.residual, self.group_sizes, self.row_weights, self.products):
             ranks.sum_(tensor)
         single = [self.offset_power, self.log_likelihood, self.max_probability, float(self.n_particles)]
         added = ranks.sum_(torch.tensor(single, dtype=torch.float64)).tolist()
@@ -177,6 +177,10 @@ def maximise(
     statistics = Statistics.empty(
         e.particles.n_groups, e.particles.box, e.references.n_classes, len(e.sampling.rotations)
     )
+    scale = e.particles.scale if scale_shell else None
+    if scale is not None:
+        # made before any particle is seen: a rank that has none adds nothing, in the same shape as the others
+        statistics.products = torch.zeros(len(scale), 2, dtype=torch.float64)
     mean_norm = float(poses.norm.mean())
     renewed = poses
     parts: list[tuple[NDArray[np.int64], Poses]] = []
@@ -190,7 +194,7 @@ def maximise(
             e.coefficients.shell_starts,
         )
         _insert(e, posterior, sums, accumulators)
-        if e.particles.scale is not None and scale_shell:
+        if scale is not None:
             products = signal_products(posterior, sums, e.coefficients, min(scale_shell, e.coefficients.max_shell))
             _add_products(statistics, e.particles, posterior.indices, products)
         residual = _residual(posterior, sums)
@@ -209,9 +213,7 @@ def maximise(
 def _add_products(
     statistics: Statistics, particles: ParticleSet, indices: NDArray[np.int64], products: NDArray[np.float64]
 ) -> None:
-    assert particles.scale is not None and particles.scale_groups is not None
-    if not len(statistics.products):
-        statistics.products = torch.zeros(len(particles.scale), 2, dtype=torch.float64)
+    assert particles.scale_groups is not None
     groups = torch.from_numpy(particles.scale_groups[indices])
     statistics.products.index_add_(0, groups, torch.from_numpy(products))
 
