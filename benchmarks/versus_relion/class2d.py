@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from benchmarks.versus_relion import ours, relion
 from benchmarks.versus_relion.dataset import Settings, SimulatedSet, cage, simulate
+from benchmarks.versus_relion.measure import side_by_side
 
 from vitreous.core.rotations import euler_to_matrix
 from vitreous.core.symmetry import symmetry_matrices
@@ -75,18 +76,14 @@ def run(
     images = simulate(work, cage(), Settings(n))
     options = shared_options(images, classes, iterations, seed)
     last = f"run_it{iterations:03d}_data.star"
-    cost = ours.run(work, "class2d", "Class2D/ours", options, threads=_THREADS)
+    mine, theirs = ours.run(work, "class2d", "Class2D/ours", options, threads=_THREADS), None
     result: dict[str, Any] = {"particles": n, "classes": classes, "iterations": iterations, "snr": images.snr}
-    result |= {"ours": asdict(cost), "ours_s": cost.wall_s, "ours_cpu_s": cost.cpu_s, "peak_rss_gb": cost.peak_rss_gb}
-    result["ours_accuracy"] = score(images, work / "Class2D/ours" / last)
+    result |= {"ours": asdict(mine), "ours_accuracy": score(images, work / "Class2D/ours" / last)}
     if with_relion:
-        theirs = options | {"ctf": True, "norm": True, "scale": True, "flatten_solvent": True, "zero_mask": True}
-        cost = relion.refine(work, "relion/class2d", theirs | {"dont_check_norm": True}, threads=_THREADS)
-        result |= {"relion": asdict(cost), "relion_s": cost.wall_s, "relion_cpu_s": cost.cpu_s}
-        result["relion_accuracy"] = score(images, work / "relion/class2d" / last)
-        result["ratio"] = result["relion_s"] / result["ours_s"]
-        result["cpu_ratio"] = result["relion_cpu_s"] / result["ours_cpu_s"]
-    return result
+        more = {"ctf": True, "norm": True, "scale": True, "flatten_solvent": True, "zero_mask": True}
+        theirs = relion.refine(work, "relion/class2d", options | more | {"dont_check_norm": True}, threads=_THREADS)
+        result |= {"relion": asdict(theirs), "relion_accuracy": score(images, work / "relion/class2d" / last)}
+    return result | side_by_side(mine, theirs)
 
 
 def main() -> None:

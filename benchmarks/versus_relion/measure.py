@@ -19,6 +19,15 @@ class Cost:
     peak_rss_gb: float
 
 
+def side_by_side(ours: Cost, theirs: Cost | None) -> dict[str, float]:
+    """Costs and their ratios under the names of benchmarks/results/refinement.json."""
+    out = {"ours_s": ours.wall_s, "ours_cpu_s": ours.cpu_s, "peak_rss_gb": ours.peak_rss_gb}
+    if theirs is not None:
+        out |= {"relion_s": theirs.wall_s, "relion_cpu_s": theirs.cpu_s}
+        out |= {"ratio": theirs.wall_s / ours.wall_s, "cpu_ratio": theirs.cpu_s / ours.cpu_s}
+    return out
+
+
 def measured(command: Sequence[str], cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> Cost:
     """Run a command to its end, its output going to `log`. Raises RuntimeError with the log's end if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
