@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from vitreous.core.rotations import axis_angle_to_matrix, euler_to_matrix, matrix_to_euler
 from vitreous.core.sphere import child_pixels, n_pixels, pixel_angles, pixel_directions
 from vitreous.core.symmetry import in_asymmetric_unit
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 _TABLE_ORDER = 7  # in-plane offsets of the orders up to this (196,608 directions) are kept in tables
 
@@ -203,6 +206,8 @@ def _nearby_directions(order: int, directions: Tensor, reach: float) -> tuple[Te
 
 @lru_cache(maxsize=4)
 def _direction_tree(order: int) -> cKDTree:
+    from scipy.spatial import cKDTree  # a tenth of a second, which 2D classes need not wait for
+
     return cKDTree(pixel_directions(order, torch.arange(n_pixels(order))).numpy())
 
 

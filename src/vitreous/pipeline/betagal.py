@@ -35,7 +35,7 @@ class BetagalParameters(JobParameters):
     n_classes: int = parameter(24, help="2D classes", aliases=("K",), gt=0)
     class2d_iterations: int | None = parameter(None, help="iterations of 2D classification", advanced=True, gt=0)
     initial_model_iterations: int | None = parameter(
-        None, help="mini-batches of the initial model", advanced=True, gt=0
+        None, help="mini-batches of the initial model", advanced=True, ge=5
     )
 
 

@@ -35,7 +35,7 @@ class DemoParameters(JobParameters):
         None, help="2D classes (default: by the number of particles)", aliases=("K",), gt=0
     )
     class2d_iterations: int | None = parameter(None, help="iterations of 2D classification", advanced=True, gt=0)
-    initial_model_iterations: int | None = parameter(40, help="mini-batches of the initial model", advanced=True, gt=0)
+    initial_model_iterations: int | None = parameter(40, help="mini-batches of the initial model", advanced=True, ge=5)
     pixel_size_3d: float | None = parameter(
         1.8, help="pixel size of the refinement (none: what the data support)", unit="A", advanced=True, gt=0
     )

@@ -111,6 +111,7 @@ def _run(
     from vitreous.runtime import device, memory
     from vitreous.runtime.launch import local_ranks
 
+    memory.keep_freed_memory()
     sharing = local_ranks()
     chosen = device.resolve(params.gpu, cpu=params.cpu, rank=mine.rank)
     context = Context(

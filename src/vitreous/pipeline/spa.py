@@ -53,7 +53,7 @@ class SpaParameters(JobParameters):
     )
     class2d_iterations: int | None = parameter(None, help="iterations of 2D classification", advanced=True, gt=0)
     initial_model_iterations: int | None = parameter(
-        None, help="mini-batches of the initial model", advanced=True, gt=0
+        None, help="mini-batches of the initial model", advanced=True, ge=5
     )
     threshold: float | None = parameter(None, help="threshold of the picker (default: its own)", advanced=True)
 

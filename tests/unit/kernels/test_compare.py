@@ -70,6 +70,25 @@ def test_sparse_agrees_with_the_written_out_form(
     torch.testing.assert_close(form.sparse(images, p, phases, samples).double(), expected, rtol=1e-5, atol=1e-4)
 
 
+def test_all_shifts_agree_with_the_written_out_form(generator: torch.Generator, device: torch.device) -> None:
+    images, p, phases = _images(generator), _complex(ROWS, M, generator=generator), _phases(generator)
+    pairs = np.array([0, 0, 1, 2, 2]), np.array([5, 1, 3, 0, 5])
+    there = WhitenedImages(images.data.to(device), images.half_power.to(device))
+    found = compare.compare_all_shifts(there, p.to(device), phases.to(device), *pairs).cpu()
+    expected = compare_reference.sparse(images, p, phases, Samples.at_all_shifts(*pairs, SHIFTS))
+    torch.testing.assert_close(found.double(), expected.reshape(5, SHIFTS), rtol=1e-5, atol=1e-4)
+
+
+def test_all_shifts_in_many_blocks_are_those_in_one(
+    generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, p, phases = _images(generator), _complex(ROWS, M, generator=generator), _phases(generator)
+    pairs = np.array([0, 0, 1, 2, 2]), np.array([5, 1, 3, 0, 5])
+    whole = compare.compare_all_shifts(images, p, phases, *pairs)
+    monkeypatch.setattr(compare_cpu, "_PRODUCTS", 4 * M)
+    torch.testing.assert_close(compare.compare_all_shifts(images, p, phases, *pairs), whole, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", [sums_cpu, sums_cuda], ids=["numba", "torch"])
 def test_weighted_sums_agree_with_the_written_out_form(generator: torch.Generator, form: ModuleType) -> None:
     masked, unmasked, phases = _images(generator), _images(generator), _phases(generator)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,28 @@ def test_more_than_is_free_is_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.budget(0.0) == 8_000_000_000
     assert memory.budget(4.0) == 4_000_000_000
     assert memory.budget(40.0) == 7_000_000_000
+
+
+_FAULTS = """
+import resource, sys
+import numpy as np
+from vitreous.runtime.memory import keep_freed_memory
+
+if not keep_freed_memory():
+    sys.exit("no glibc")
+for _ in range(3):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(12_500_000)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_what_is_freed_is_used_again() -> None:
+    found = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+    first, *others = (int(line) for line in found.stdout.split())
+    assert first >= 40  # 100 MB are 48 pages where pages are large, else 24,000
+    assert 10 * max(others) < first
 
 
 def test_batches_are_halved_when_memory_runs_out() -> None:

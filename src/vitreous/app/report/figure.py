@@ -23,5 +23,5 @@ class Figure:
     def from_matplotlib(figure: MatplotlibFigure, name: str, title: str, caption: str) -> Figure:
         """Render a matplotlib figure (made with matplotlib.figure.Figure, not pyplot: no global state)."""
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        figure.savefig(buffer, format="png", dpi=110)
         return Figure(name, title, caption, buffer.getvalue())

@@ -11,13 +11,25 @@ image, which is the same for all samples). `reference.py` writes it out, `cpu.py
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from jaxtyping import Complex, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.kernels.compare import cpu, cuda
 from vitreous.kernels.compare.inputs import DenseGains, DenseRows, Samples, WhitenedImages
 
-__all__ = ["DenseGains", "DenseRows", "Samples", "WhitenedImages", "compare_dense", "compare_sparse", "prepare_rows"]
+__all__ = [
+    "DenseGains",
+    "DenseRows",
+    "Samples",
+    "WhitenedImages",
+    "compare_all_shifts",
+    "compare_dense",
+    "compare_sparse",
+    "prepare_rows",
+]
 
 
 def prepare_rows(references: Complex[Tensor, "r m"]) -> DenseRows:
@@ -50,3 +62,19 @@ def compare_sparse(
     if images.data.is_cuda:
         return cuda.sparse(images, references, phases, samples)
     return cpu.sparse(images, references, phases, samples)
+
+
+def compare_all_shifts(
+    images: WhitenedImages,
+    references: Complex[Tensor, "rows m"],
+    phases: Complex[Tensor, "shifts m"],
+    pair_images: NDArray[np.int64],
+    pair_rows: NDArray[np.int64],
+    *,
+    low_precision: bool = False,
+) -> Float[Tensor, "pairs shifts"]:
+    """Gain of chosen pairs of an image and a row at every shift (float32); low_precision as in `compare_dense`."""
+    if images.data.is_cuda:
+        there = (torch.from_numpy(one).to(images.data.device) for one in (pair_images, pair_rows))
+        return cuda.all_shifts(images, references, phases, *there, low_precision=low_precision)
+    return cpu.all_shifts(images, references, phases, pair_images, pair_rows, low_precision=low_precision)

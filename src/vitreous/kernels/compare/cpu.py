@@ -1,7 +1,7 @@
-"""The sparse comparison in numba: each pair's product with its projection once, then one dot product a shift.
+"""Pairs of an image and a projection in numba: each pair's product once, then a dot product for each shift.
 
-The table of phases (a few hundred kB) is shared by all images and stays in cache; four shifts are summed at a
-time so that each loaded value is used four times.
+The table of phases (a few hundred kB) is shared by all images and stays in cache. Chosen shifts are summed four at
+a time, so that each loaded value is used four times; all of them are one matrix product.
 """
 
 from __future__ import annotations
@@ -9,9 +9,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from vitreous.kernels.compare.cuda import products_in
 from vitreous.kernels.compare.inputs import Samples, WhitenedImages, as_parts
+
+_PRODUCTS = 1 << 19  # float32 values of the pairs' products held at a time: they stay in the second-level cache
 
 
 def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: Samples) -> Tensor:
@@ -28,6 +32,37 @@ def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: 
         max(1, min(samples.n_pairs, 8 * numba.get_num_threads())),
     )
     return torch.from_numpy(out)
+
+
+def all_shifts(
+    images: WhitenedImages,
+    references: Tensor,
+    phases: Tensor,
+    pair_images: NDArray[np.int64],
+    pair_rows: NDArray[np.int64],
+    *,
+    low_precision: bool,
+) -> Tensor:
+    """See `compare_all_shifts`."""
+    data, half_power, rows = as_parts(images.data), images.half_power.contiguous(), as_parts(references)
+    table = as_parts(phases.conj()).T
+    step = max(1, _PRODUCTS // data.shape[1])
+    products, norms = torch.empty(min(step, len(pair_rows)), data.shape[1]), torch.empty(len(pair_rows))
+    out = torch.empty(len(pair_rows), len(phases))
+    for start in range(0, len(pair_rows), step):
+        stop = min(start + step, len(pair_rows))
+        pairs = pair_images[start:stop], pair_rows[start:stop]
+        block = products[: stop - start]
+        _products(data.numpy(), half_power.numpy(), rows.numpy(), *pairs, block.numpy(), norms[start:stop].numpy())
+        with products_in(low_precision, block.device):
+            torch.mm(block, table, out=out[start:stop])
+    return out.sub_(norms[:, None])
+
+
+@numba.njit(cache=True, fastmath=True, parallel=True)
+def _products(data, half_power, references, images, rows, out, norms):  # type: ignore[no-untyped-def]
+    for p in numba.prange(len(images)):
+        norms[p] = _product(data[images[p]], half_power[images[p]], references[rows[p]], out[p])
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")

@@ -73,3 +73,25 @@ def sparse(images: WhitenedImages, references: Tensor, phases: Tensor, samples: 
         first, last = int(samples.starts[start]), int(samples.starts[stop])
         out[first:last] = gains[entry_pairs[first:last] - start, :, shifts[first:last]]
     return out
+
+
+def all_shifts(
+    images: WhitenedImages,
+    references: Tensor,
+    phases: Tensor,
+    pair_images: Tensor,
+    pair_rows: Tensor,
+    *,
+    low_precision: bool,
+) -> Tensor:
+    """See `compare_all_shifts`."""
+    table = as_parts(phases.conj()).T.contiguous()
+    out = torch.empty(len(pair_rows), len(phases), dtype=torch.float32, device=images.data.device)
+    step = max(1, _CHUNK // images.data.shape[1])
+    for start in range(0, len(pair_rows), step):
+        i, p = pair_images[start : start + step], references[pair_rows[start : start + step]]
+        norm = (p.abs().square() * images.half_power[i]).sum(1)
+        with products_in(low_precision, p.device):
+            out[start : start + step] = as_parts(p.conj() * images.data[i]) @ table
+        out[start : start + step] -= norm[:, None]
+    return out

@@ -32,18 +32,27 @@ __all__ = [
 
 
 def project(
-    volume: ProjectableVolume, rotations: Float[Tensor, "n 3 3"], coordinates: Float[Tensor, "m 2"]
+    volume: ProjectableVolume,
+    rotations: Float[Tensor, "n 3 3"],
+    coordinates: Float[Tensor, "m 2"],
+    *,
+    out: Complex[Tensor, "n m"] | None = None,
 ) -> Complex[Tensor, "n m"]:
     """Slices of a volume at n poses: the coefficients of the projections' transforms at m coordinates.
 
     rotations: take volume axes (x, y, z) to image axes; the slice's point (x, y, 0) reads A^T (x, y, 0).
     coordinates: (ky, kx) in Fourier pixels of the unpadded box; beyond the prepared radius the result is 0.
     Values are those of `core.fourier.to_fourier` of the projection (a sum over voxels along the line of sight).
+    out: where to write them (complex64, contiguous, on the volume's device).
     The form is chosen by the volume: float64 reference for complex128, else numba on the CPU, gathers on CUDA.
     """
     if volume.data.dtype == torch.complex128:
-        return reference.project(volume, rotations, coordinates)
-    return (cuda if volume.data.is_cuda else cpu).project(volume, rotations, coordinates)
+        exact = reference.project(volume, rotations, coordinates)
+        return exact if out is None else out.copy_(exact)
+    if out is None:
+        shape = len(rotations), len(coordinates)
+        out = torch.empty(shape, dtype=torch.complex64, device=volume.data.device)
+    return (cuda if volume.data.is_cuda else cpu).project(volume, rotations, coordinates, out)
 
 
 def project_2d(

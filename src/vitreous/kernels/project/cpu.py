@@ -88,14 +88,17 @@ def as_float32(values: Tensor) -> np.ndarray:
 
 
 def project(
-    volume: ProjectableVolume, rotations: Float[Tensor, "n 3 3"], coordinates: Float[Tensor, "m 2"]
+    volume: ProjectableVolume,
+    rotations: Float[Tensor, "n 3 3"],
+    coordinates: Float[Tensor, "m 2"],
+    out: Complex[Tensor, "n m"],
 ) -> Complex[Tensor, "n m"]:
     """See kernels.project.project; complex64."""
-    out = np.empty((len(rotations), len(coordinates), 2), np.float32)
     scaled = as_float32(rotations[:, :2] * volume.padding)
     inside = inside_radius(volume, coordinates).numpy()
-    _slices(as_pairs(volume.data), volume.centre, scaled, as_float32(coordinates), inside, out)
-    return torch.view_as_complex(torch.from_numpy(out))
+    places = torch.view_as_real(out).numpy()
+    _slices(as_pairs(volume.data), volume.centre, scaled, as_float32(coordinates), inside, places)
+    return out
 
 
 def project_2d(

@@ -13,28 +13,38 @@ _POINTS_AT_ONCE = 1 << 23  # about 1.5 GB of indices, weights and gathered value
 
 
 def project(
-    volume: ProjectableVolume, rotations: Float[Tensor, "n 3 3"], coordinates: Float[Tensor, "m 2"]
+    volume: ProjectableVolume,
+    rotations: Float[Tensor, "n 3 3"],
+    coordinates: Float[Tensor, "m 2"],
+    out: Complex[Tensor, "n m"],
 ) -> Complex[Tensor, "n m"]:
     """See kernels.project.project; complex64 on the volume's device."""
-    return _gather(volume.data[None], rotations, coordinates, volume)[0]
+    _gather(volume.data[None], rotations, coordinates, volume, out[None])
+    return out
 
 
 def project_2d(
     images: ProjectableImages, angles: Float[Tensor, "n"], coordinates: Float[Tensor, "m 2"]
 ) -> Complex[Tensor, "k n m"]:
     """See kernels.project.project_2d; complex64 on the images' device."""
-    return _gather(images.data, in_plane_rotations(angles.to(torch.float64)), coordinates, images)
+    shape = len(images.data), len(angles), len(coordinates)
+    out = torch.empty(shape, dtype=torch.complex64, device=images.data.device)
+    _gather(images.data, in_plane_rotations(angles.to(torch.float64)), coordinates, images, out)
+    return out
 
 
 def _gather(
-    data: Tensor, rotations: Tensor, coordinates: Tensor, prepared: ProjectableVolume | ProjectableImages
-) -> Tensor:
+    data: Tensor,
+    rotations: Tensor,
+    coordinates: Tensor,
+    prepared: ProjectableVolume | ProjectableImages,
+    out: Tensor,
+) -> None:
     device = data.device
     coordinates = coordinates.to(device, torch.float32)
     rotations = rotations.to(device, torch.float32)
     inside = inside_radius(prepared, coordinates)
     inner = torch.where(inside[:, None], coordinates, torch.zeros_like(coordinates))
-    out = torch.empty(len(data), len(rotations), len(coordinates), dtype=torch.complex64, device=device)
     batch = max(1, _POINTS_AT_ONCE // max(1, len(coordinates)))
     for start in range(0, len(rotations), batch):
         points, folded = slice_points(rotations[start : start + batch], inner, prepared.padding)
@@ -45,4 +55,3 @@ def _gather(
             for corner in range(cells.shape[-1]):
                 values += flat[cells[..., corner]] * weights[..., corner]
             out[k, start : start + batch] = torch.where(folded, values.conj(), values) * inside
-    return out

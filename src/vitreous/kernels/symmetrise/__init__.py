@@ -6,6 +6,8 @@ the 60 of I1 and I2); the rest of the group, one representative a coset, is inte
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,7 +32,7 @@ def symmetrise(accumulator: VolumeAccumulator, group: Float[Tensor, "n 3 3"]) ->
             data += more_data
             weight += more_weight
         accumulator.data, accumulator.weight = data, weight
-    for representatives in _chain(exact):
+    for representatives in _chain_of(tuple(exact.flatten().tolist())):
         if _on_fast_path(accumulator):
             accumulator.data, accumulator.weight = cpu.permuted_sum(accumulator, representatives)
         else:
@@ -55,6 +57,11 @@ def _split(group: Tensor) -> tuple[Tensor, list[Tensor]]:
             # The representative is applied first and the exact rotations to its result: V(c h k) over h.
             covered.extend(rotation @ exact)
     return exact, cosets
+
+
+@cache
+def _chain_of(entries: tuple[float, ...]) -> list[Tensor]:
+    return _chain(torch.tensor(entries, dtype=torch.float64).reshape(-1, 3, 3))
 
 
 def _chain(group: Tensor) -> list[Tensor]:

@@ -71,11 +71,11 @@ class Coefficients:
         return curve[..., self.shells.to(curve.device)]
 
     def shift_phases(self, shifts: Float[Tensor, "*batch 2"]) -> Complex[Tensor, "*batch m"]:
-        """Phases that move image content by shifts (y, x) in pixels; complex64, computed in float64."""
+        """Phases that move image content by shifts (y, x) in pixels; complex64, full turns taken off in float64."""
         where = self.coordinates.to(shifts.device)
         turns = -(shifts.to(torch.float64) @ where.T) / self.box
-        angle = 2.0 * torch.pi * (turns - turns.round())
-        return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+        angle = (2.0 * torch.pi * (turns - turns.round())).to(torch.float32)
+        return torch.complex(torch.cos(angle), torch.sin(angle))
 
 
 @lru_cache(maxsize=64)

@@ -18,7 +18,15 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.kernels.compare import DenseRows, Samples, WhitenedImages, compare_dense, compare_sparse, prepare_rows
+from vitreous.kernels.compare import (
+    DenseRows,
+    Samples,
+    WhitenedImages,
+    compare_all_shifts,
+    compare_dense,
+    compare_sparse,
+    prepare_rows,
+)
 from vitreous.kernels.posterior import Selection, posterior_weights, significant_dense, significant_sparse
 from vitreous.kernels.weighted_sums import WeightedSamples
 from vitreous.methods.refinement.coefficients import Coefficients
@@ -149,6 +157,7 @@ class Expectation:
         )
         self._row_prior = prior.log_prior.reshape(-1).to(torch.float32)
         self._coarse_rows: DenseRows | None = None
+        self._local_rows: Tensor | None = None
         self._level_rows: dict[int, Tensor] = {}
 
     def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
@@ -240,9 +249,18 @@ class Expectation:
     def _all_shifts(
         self, low: WhitenedImages, images: NDArray[np.int64], rows: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Gains (pairs, shifts) of pairs of an image with a coarse row; each row is projected once."""
-        gains = np.empty((len(rows), len(self.coarse.phases)), np.float32)
-        phases = self.coarse.phases[:, : self._n_coarse]
+        """Gains (pairs, shifts) of pairs of an image with a coarse row.
+
+        Each row is projected once for all batches, or for each of them where all rows do not fit in memory.
+        """
+        phases, precision = self.coarse.phases[:, : self._n_coarse], self.settings.low_precision
+        n_rows = self.references.n_classes * len(self.sampling.rotations)
+        if n_rows * self._n_coarse * 8 < self.settings.memory // 4:
+            if self._local_rows is None:
+                self._local_rows = self._slices(np.arange(n_rows), self.sampling.rotations, 1, self._n_coarse)
+            pairs = images, rows
+            return compare_all_shifts(low, self._local_rows, phases, *pairs, low_precision=precision).cpu().numpy()
+        gains = np.empty((len(rows), len(phases)), np.float32)
         unique, compact = np.unique(rows, return_inverse=True)
         order = np.argsort(compact, kind="stable")
         bounds = np.searchsorted(compact[order], np.arange(len(unique) + 1))
@@ -251,8 +269,9 @@ class Expectation:
             block = unique[first : first + step]
             chosen = order[bounds[first] : bounds[first + len(block)]]
             references = self._slices(block, self.sampling.rotations, 1, self._n_coarse)
-            pairs = Samples.at_all_shifts(images[chosen], compact[chosen] - first, len(phases))
-            gains[chosen] = compare_sparse(low, references, phases, pairs).cpu().numpy().reshape(len(chosen), -1)
+            pairs = images[chosen], compact[chosen] - first
+            found = compare_all_shifts(low, references, phases, *pairs, low_precision=precision)
+            gains[chosen] = found.cpu().numpy()
         return gains
 
     def _parts(self, level: Level, counts: NDArray[np.int64], pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -339,7 +358,7 @@ class Expectation:
                 continue
             fine = ((rows[first:last] - k * n_rotations)[:, None] * children + np.arange(children)).reshape(-1)
             chosen = rotations[torch.from_numpy(fine)]
-            out[first * children : last * children] = self.references.slices(k, chosen, coordinates)
+            self.references.slices(k, chosen, coordinates, out=out[first * children : last * children])
         return out
 
 

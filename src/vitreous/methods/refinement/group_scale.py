@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from vitreous.kernels.weighted_sums import WeightedSamples, WeightedSums
@@ -38,6 +37,8 @@ def signal_products(
 
 def _expected_power(samples: WeightedSamples, references: Tensor, n: int, m: int) -> Float[np.ndarray, "n m"]:
     """Mean |P|^2 over each image's posterior, m coefficients."""
+    from scipy.sparse import csr_matrix  # a tenth of a second, for those who ask for scales
+
     pairs = np.repeat(np.arange(samples.n_pairs), np.diff(samples.starts))
     weights = np.bincount(pairs, samples.weights, minlength=samples.n_pairs).astype(np.float32)
     rows, compact = np.unique(samples.rows, return_inverse=True)

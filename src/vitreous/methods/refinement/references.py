@@ -22,9 +22,14 @@ class References(Protocol):
         ...
 
     def slices(
-        self, class_index: int, rotations: Float[Tensor, "r 3 3"], coordinates: Float[Tensor, "m 2"]
+        self,
+        class_index: int,
+        rotations: Float[Tensor, "r 3 3"],
+        coordinates: Float[Tensor, "m 2"],
+        *,
+        out: Complex[Tensor, "r m"] | None = None,
     ) -> Complex[Tensor, "r m"]:
-        """Coefficients of the projections (complex64) at (ky, kx) in Fourier pixels."""
+        """Coefficients of the projections (complex64) at (ky, kx) in Fourier pixels; out: where to write them."""
         ...
 
 
@@ -40,12 +45,18 @@ class ClassAverages:
         return int(self._prepared.data.shape[0])
 
     def slices(
-        self, class_index: int, rotations: Float[Tensor, "r 3 3"], coordinates: Float[Tensor, "m 2"]
+        self,
+        class_index: int,
+        rotations: Float[Tensor, "r 3 3"],
+        coordinates: Float[Tensor, "m 2"],
+        *,
+        out: Complex[Tensor, "r m"] | None = None,
     ) -> Complex[Tensor, "r m"]:
         """See References."""
         whole = self._prepared
         one = ProjectableImages(whole.data[class_index : class_index + 1], whole.box, whole.padding, whole.max_radius)
-        return rotate_images(one, psi_of(rotations), coordinates)[0]
+        turned = rotate_images(one, psi_of(rotations), coordinates)[0]
+        return turned if out is None else out.copy_(turned)
 
 
 class Maps:
@@ -62,10 +73,15 @@ class Maps:
         return len(self._prepared)
 
     def slices(
-        self, class_index: int, rotations: Float[Tensor, "r 3 3"], coordinates: Float[Tensor, "m 2"]
+        self,
+        class_index: int,
+        rotations: Float[Tensor, "r 3 3"],
+        coordinates: Float[Tensor, "m 2"],
+        *,
+        out: Complex[Tensor, "r m"] | None = None,
     ) -> Complex[Tensor, "r m"]:
         """See References."""
-        return project(self._prepared[class_index], rotations, coordinates)
+        return project(self._prepared[class_index], rotations, coordinates, out=out)
 
 
 def psi_of(rotations: Float[Tensor, "r 3 3"]) -> Float[Tensor, "r"]:
