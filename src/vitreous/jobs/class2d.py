@@ -48,9 +48,11 @@ class Class2DParameters(ComparisonParameters):
         0, help="number of iterations (0: 25, or 200 mini-batches)", aliases=("iter",), ge=0, le=1000
     )
     mini_batches: bool = parameter(
-        False, help="experimental, do not rely on it: learn from a few hundred particles at a time; may lose classes",
-        aliases=("grad",), advanced=True,
-    )  # fmt: skip
+        False,
+        help="learn from a few hundred particles at a time: quicker for large sets",
+        aliases=("grad",),
+        advanced=True,
+    )
     particle_diameter: float = parameter(
         0.0, help="diameter of the circular mask (0: 90% of the box)", unit="A", aliases=("particle_diameter",), ge=0
     )
@@ -157,7 +159,6 @@ def _states(
     start = Poses.unknown(len(particles))
     if not params.mini_batches:
         return classify_2d(particles, start, options, resume)
-    log.warning("--mini-batches is experimental: on 12,000 particles two of ten classes were left")
     plan = batch_plan(options.n_classes, params.initial_batch, params.final_batch)
     return classify_2d_batches(particles, start, options, plan, resume)
 

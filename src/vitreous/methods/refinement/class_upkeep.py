@@ -38,22 +38,28 @@ def dead_classes(distribution: Float[Tensor, "k"]) -> Bool[Tensor, "k"]:
     return distribution < 0.1 / len(distribution)
 
 
+def donors(distribution: Float[Tensor, "k"]) -> dict[int, int]:
+    """For each dead class the one that it becomes a copy of: by size, a donor counting half after each copy."""
+    share = distribution.clone()
+    found = {}
+    for dead in torch.nonzero(dead_classes(distribution)).flatten().tolist():
+        found[dead] = int(share.argmax())
+        share[found[dead]] /= 2
+    return found
+
+
 def revive_classes(
     references: Float[Tensor, "k box box"], distribution: Float[Tensor, "k"], generator: torch.Generator
 ) -> Float[Tensor, "k box box"]:
     """Give classes that lost their particles another chance: each becomes a disturbed copy of a large class.
 
     Large classes are mixtures of views, and two slightly different copies drift apart to the views in them. The
-    disturbance is smooth noise of a third of the average's own spread. Donors are taken by size, a donor counting half
-    after each copy.
+    disturbance is smooth noise of a third of the average's own spread.
     """
     box = references.shape[-1]
-    share = distribution.clone()
     out = references.clone()
     smooth = lowpass((box, box), 1.0, box / 6.0).to(torch.float32)
-    for dead in torch.nonzero(dead_classes(distribution)).flatten().tolist():
-        donor = int(share.argmax())
-        share[donor] /= 2
+    for dead, donor in donors(distribution).items():
         field = to_real(to_fourier(torch.randn(box, box, generator=generator)) * smooth, (box, box))
         out[dead] = references[donor] * (1.0 + 0.33 * field / field.std())
     return out

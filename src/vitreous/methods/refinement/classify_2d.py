@@ -18,7 +18,7 @@ from vitreous.core.fourier import lowpass, shift_images, to_fourier, to_real
 from vitreous.core.masks import mask_images, soft_sphere
 from vitreous.kernels.backproject import ImageAccumulator
 from vitreous.methods.refinement.class_average import average
-from vitreous.methods.refinement.class_upkeep import centres_of, dead_classes, follow_centres, revive_classes
+from vitreous.methods.refinement.class_upkeep import centres_of, donors, follow_centres, revive_classes
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.group_scale import renewed_scale, scale_shell
@@ -26,7 +26,7 @@ from vitreous.methods.refinement.maximisation import AverageSums, Statistics, ma
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, load_images
 from vitreous.methods.refinement.references import ClassAverages
-from vitreous.methods.refinement.running_sums import emptied, shifted
+from vitreous.methods.refinement.running_sums import shared_with_copies, shifted
 from vitreous.methods.refinement.sampling import in_plane_sampling
 from vitreous.methods.refinement.statistics import (
     class_distribution,
@@ -223,9 +223,10 @@ def renew(
         references, poses = shift_images(references, -centres), follow_centres(poses, centres)
         kept = [shifted(one, -centre) for one, centre in zip(kept, centres, strict=True)] if keep_sums else kept
     if state.iteration <= options.revive_until * options.iterations:
-        dead = dead_classes(state.distribution)
         references = revive_classes(references, state.distribution, iteration_generator(options.seed, -state.iteration))
-        kept = [emptied(one) if lost else one for one, lost in zip(kept, dead.tolist(), strict=True)]
+        if keep_sums:
+            kept, distribution = shared_with_copies(kept, state.distribution, donors(state.distribution))
+            state = replace(state, distribution=distribution)
     seen = particles.with_scale(state.scale)
     data_vs_prior = torch.stack([one.data_vs_prior for one in solved])
     return replace(

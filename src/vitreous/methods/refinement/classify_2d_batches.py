@@ -1,7 +1,8 @@
 """2D classification from mini-batches: a few hundred particles at a time teach the averages, all of them at the end.
 
 Each class forgets as fast as it learns: the share of its running sums that a batch replaces is the plan's step, but no
-more than what the batch holds for it is worth, so that a class seen by two particles keeps what it knows. The last
+more than what the batch holds for it is worth. So all averages rest on about as many particles, few or many as they are
+in a batch: with fewer, those of large classes are finer, and draw the particles of all others to them. The last
 iteration is one of expectation maximisation over all particles, which also gives each its class and pose.
 """
 
@@ -25,7 +26,7 @@ from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.running_sums import merge
 from vitreous.methods.refinement.statistics import class_distribution
 
-_ENOUGH = 20.0  # particles that the running sums of an average should hold at least
+_ENOUGH = 100.0  # particles that the running sums of an average hold
 _PER_CLASS = 5  # particles for each class in a batch, on average, at least
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -49,6 +49,12 @@ def shifted(sums: ImageAccumulator, shift: Float[Tensor, "2"]) -> ImageAccumulat
     return replace(sums, data=sums.data * phases.to(sums.data.dtype))
 
 
-def emptied(sums: ImageAccumulator) -> ImageAccumulator:
-    """Nothing summed yet, in the same room."""
-    return replace(sums, data=torch.zeros_like(sums.data), weight=torch.zeros_like(sums.weight))
+def shared_with_copies(
+    sums: Sequence[ImageAccumulator], distribution: Float[Tensor, "k"], donor_of: Mapping[int, int]
+) -> tuple[list[ImageAccumulator], Float[Tensor, "k"]]:
+    """Each copy and its donor go on from half of the donor's sums and particles: neither starts ahead of the other."""
+    out, share = list(sums), distribution.clone()
+    for copy, donor in donor_of.items():
+        out[copy] = out[donor] = replace(out[donor], data=0.5 * out[donor].data, weight=0.5 * out[donor].weight)
+        share[copy] = share[donor] = share[donor] / 2
+    return out, share

@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from vitreous.core.fourier import shift_images, to_fourier
+from vitreous.core.ctf import Defocus, Microscope
+from vitreous.core.fourier import shift_images, to_fourier, to_real
 from vitreous.data.images import ArraySource
 from vitreous.kernels.backproject import backproject_2d, empty_images
 from vitreous.kernels.project import prepare_images, project_2d
 from vitreous.methods.refinement.class_average import average
+from vitreous.methods.refinement.class_upkeep import donors
 from vitreous.methods.refinement.classify_2d import Options2D
 from vitreous.methods.refinement.classify_2d_batches import batch_plan, classify_2d_batches
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.mini_batches import BatchPlan, blend, draw
-from vitreous.methods.refinement.particles import Poses
-from vitreous.methods.refinement.running_sums import merge, shifted, widened
+from vitreous.methods.refinement.particles import ParticleSet, Poses
+from vitreous.methods.refinement.running_sums import merge, shared_with_copies, shifted, widened
 
 BOX = 32
 
@@ -79,6 +81,20 @@ def test_wider_sums_solve_to_the_same_image(sums) -> None:
     torch.testing.assert_close(blend(sums, sums, 0.5, 0.5).data, sums.data)
 
 
+def test_a_copy_starts_even_with_its_donor(sums) -> None:
+    other = replace(sums, data=3 * sums.data, weight=3 * sums.weight)
+    distribution = torch.tensor([0.8, 0.01, 0.01, 0.18], dtype=torch.float64)
+    donor_of = donors(distribution)
+    assert donor_of == {1: 0, 2: 0}
+    kept, share = shared_with_copies([other, sums, sums, sums], distribution, donor_of)
+    assert share.tolist() == [0.2, 0.4, 0.2, 0.18]
+    assert not donors(share)  # it has a chance before it is called dead again
+    torch.testing.assert_close(kept[0].weight, 0.25 * other.weight)
+    torch.testing.assert_close(kept[1].weight, 0.5 * other.weight)
+    torch.testing.assert_close(kept[2].data, 0.25 * other.data)
+    assert torch.equal(kept[3].data, sums.data)
+
+
 def test_mini_batches_tell_two_kinds_apart(make_flat) -> None:
     """Each iteration sees 60 of 400; every particle has its class in the end, and a second run the same bits."""
     n = 400
@@ -104,3 +120,40 @@ def test_mini_batches_tell_two_kinds_apart(make_flat) -> None:
     assert len(states[-2].sums) == 4
     again = list(classify_2d_batches(particles, Poses.unknown(n), options, plan, states[20]))
     assert torch.equal(again[-1].references, last.references)
+
+
+def _flat_kinds(n: int, n_kinds: int, generator: torch.Generator) -> ParticleSet:
+    """n images of flat objects (seven blobs each), kinds in turn: turned, moved, through a CTF, at an SNR of 1/20."""
+    box, wide = 48, torch.float64
+    axis = torch.arange(box, dtype=wide) - box // 2
+    blobs = (torch.rand(n_kinds, 7, 2, generator=generator, dtype=wide) - 0.5) * 24
+    blobs -= blobs.mean(1, keepdim=True)
+    distance2 = (axis[:, None] - blobs[..., 0, None, None]) ** 2 + (axis - blobs[..., 1, None, None]) ** 2
+    kinds = prepare_images(torch.exp(-distance2 / (2 * 1.6**2)).sum(1).float(), 2, box // 2)
+    u = 9000 + 9000 * torch.rand(n, generator=generator, dtype=wide)
+    defocus = Defocus(u, u - 300, torch.zeros_like(u), torch.zeros_like(u))
+    blank = ArraySource(torch.zeros(n, box, box), 4.0)
+    particles = ParticleSet(blank, np.zeros(n, np.int64), (Microscope(300.0, 2.7, 0.1),), defocus)
+    k = Coefficients.within(box, box // 2)
+    angles = 360 * torch.rand(n, generator=generator, dtype=wide)
+    packed = torch.empty(n, len(k), dtype=torch.complex64)
+    for kind in range(n_kinds):
+        packed[kind::n_kinds] = project_2d(kinds, angles[kind::n_kinds], k.coordinates)[kind]
+    origins = (torch.rand(n, 2, generator=generator, dtype=wide) - 0.5) * 4
+    packed = packed * particles.ctf(np.arange(n), k) * k.shift_phases(origins)
+    images = to_real(k.scatter(packed), (box, box)).float()
+    images = images + 20**0.5 * images.std() * torch.randn(images.shape, generator=generator)
+    return replace(particles, images=ArraySource(images, 4.0))
+
+
+@pytest.mark.slow
+def test_no_class_takes_all_particles(generator: torch.Generator) -> None:
+    """More classes than kinds, many particles: classes that fall behind must not starve (they did)."""
+    n, n_kinds, n_classes = 6000, 6, 10
+    particles = _flat_kinds(n, n_kinds, generator)
+    options = Options2D(n_classes, 140.0, iterations=120, offset_range=4.0, max_significant=5000)
+    *_, last = classify_2d_batches(particles, Poses.unknown(n), options, batch_plan(n_classes))
+    table = np.zeros((n_classes, n_kinds))
+    np.add.at(table, (last.poses.classes, np.arange(n) % n_kinds), 1)
+    assert table.max(1).sum() / n > 0.95
+    assert np.count_nonzero(table.sum(1) > 0.03 * n) >= n_kinds
