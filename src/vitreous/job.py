@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,7 +64,8 @@ class Context:
     """Where a job runs. Paths inside STAR files are relative to `project`, as RELION's are.
 
     directory: the job's own folder (project/Refine3D/job012). resume: an earlier run left results there to go on
-    from. memory: bytes to plan for. ranks: who this process is among how many.
+    from. memory: bytes to plan for. ranks: who this process is among how many. iteration_done: called by jobs that
+    iterate when an iteration's files are written: whoever draws pictures of the job draws them then.
     """
 
     project: Path
@@ -74,6 +76,7 @@ class Context:
     memory: int
     resume: bool = False
     ranks: Ranks | None = None  # None: one process
+    iteration_done: Callable[[], object] = lambda: None
 
     @property
     def writes(self) -> bool:

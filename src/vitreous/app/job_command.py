@@ -129,6 +129,7 @@ def execute(
         directory=directory,
         resume=resume is not None,
         on_success=lambda done: write_job_page(done.directory, project.root),
+        on_iteration=lambda place: write_job_page(place, project.root, running=True),
     )
     if is_first():
         click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")

@@ -39,7 +39,7 @@ def hooks(project: Path) -> Hooks:
     def job_done(run: JobRun) -> None:
         write_job_page(run.directory, project)
 
-    return Hooks(started, job_done)
+    return Hooks(started, job_done, lambda directory: write_job_page(directory, project, running=True))
 
 
 def travel(project: Path, settings: SpaParameters, title: str = "") -> Road[SpaParameters]:

@@ -141,6 +141,7 @@ class Class2D(Job):
             if context.writes:
                 _write(state, dataset, particles, options, context)
                 _save(checkpoint, state)
+                context.iteration_done()
             log.info(
                 "iteration %d: %.1f A, mean largest probability %.3f, mean significant samples %.0f",
                 state.iteration,

@@ -139,6 +139,7 @@ class Class3D(Job):
             if context.writes:
                 write_state(state, dataset, particles, options, context)
                 save_checkpoint(checkpoint, state_to_arrays(state))
+                context.iteration_done()
             _log(state, particles, pace.step())
         assert state is not None
         return _outputs(state, particles, context)

@@ -166,6 +166,7 @@ def _run_once(
     for state in track(initial_model(particles, poses, options), what, options.iterations):
         if state.iteration % _EVERY == 0 or state.iteration == options.iterations:
             _write(state, dataset, particles, options, folder, context)
+            context.iteration_done()
     assert state is not None
     score = log_likelihood(particles, state, common, options)
     save_checkpoint(

@@ -174,6 +174,7 @@ class Refine3D(Job):
             if context.writes:
                 write_state(state, dataset, particles, options, context)
                 save_checkpoint(checkpoint, state_to_arrays(state))
+                context.iteration_done()
             _log(state, particles)
         assert state is not None
         if context.writes:

@@ -106,6 +106,7 @@ class Hooks:
 
     started: Callable[[int, int, str, str], object] = lambda number, count, title, how: None
     job_done: Callable[[JobRun], object] = lambda run: None
+    iteration_done: Callable[[Path], object] = lambda directory: None
 
 
 def follow(steps: Sequence[Step[Settings]], road: Road[Settings], how: dict[str, Any], hooks: Hooks) -> Road[Settings]:
@@ -129,6 +130,7 @@ def follow(steps: Sequence[Step[Settings]], road: Road[Settings], how: dict[str,
                 resume=directory is not None,
                 step=step.name,
                 on_success=hooks.job_done,
+                on_iteration=hooks.iteration_done,
             )
             directory = run.directory
         road.done[step.name] = load_step(step.name, step.job, directory)

@@ -24,6 +24,7 @@ from vitreous.pipeline.record import (
     write_yaml,
 )
 from vitreous.pipeline.stop import JobFailed, Stopped
+from vitreous.runtime.progress import Sparingly
 from vitreous.runtime.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -50,23 +51,25 @@ def run_job(
     resume: bool = False,
     step: str = "",
     on_success: Callable[[JobRun], object] | None = None,
+    on_iteration: Callable[[Path], object] = lambda directory: None,
 ) -> JobRun:
     """Run a job in a project; a new numbered directory unless one is given.
 
     resume: go on from what lies in the directory. step: the recipe's name for it. on_success: called before the job
-    is marked as done (the job's report). Raises InputError (the user's fault), Stopped (a signal) or JobFailed (ours).
+    is marked as done (the job's report). on_iteration: called with the job's directory now and then while it iterates
+    (the report so far). Raises InputError (the user's fault), Stopped (a signal) or JobFailed (ours).
     """
     from vitreous.runtime import ranks
     from vitreous.runtime.launch import is_rank
 
     if not is_rank():
-        return _run_first(project, job, params, directory, resume, step, on_success, ALONE)
+        return _run_first(project, job, params, directory, resume, step, on_success, on_iteration, ALONE)
     if not job.shared:
         what = f"a {job.name} job runs in one process"
         raise InputError("torchrun", what, "Start it without --ranks, torchrun or srun -n")
     with ranks.joined() as mine:
         if mine.is_first:
-            return _run_first(project, job, params, directory, resume, step, on_success, mine)
+            return _run_first(project, job, params, directory, resume, step, on_success, on_iteration, mine)
         logging.getLogger("vitreous").setLevel(logging.WARNING)  # the first rank tells what there is to tell
         return _run(project, job, params, mine.share(None), resume, step, mine)
 
@@ -79,6 +82,7 @@ def _run_first(
     resume: bool,
     step: str,
     on_success: Callable[[JobRun], object] | None,
+    on_iteration: Callable[[Path], object],
     mine: Ranks,
 ) -> JobRun:
     """The job in this process, which alone (or first among ranks) keeps its directory and its entry in the pipeline."""
@@ -89,7 +93,7 @@ def _run_first(
         reads = _files_read(project, params)
         project.mark(place, job, "Running", reads, {})
         try:
-            result = _run(project, job, params, place, resume, step, mine)
+            result = _run(project, job, params, place, resume, step, mine, on_iteration)
             if on_success is not None:
                 on_success(result)
         except BaseException as error:
@@ -106,7 +110,14 @@ def _run_first(
 
 
 def _run(
-    project: Project, job: type[Job], params: JobParameters, place: Path, resume: bool, step: str, mine: Ranks
+    project: Project,
+    job: type[Job],
+    params: JobParameters,
+    place: Path,
+    resume: bool,
+    step: str,
+    mine: Ranks,
+    on_iteration: Callable[[Path], object] = lambda directory: None,
 ) -> JobRun:
     from vitreous.runtime import device, memory
     from vitreous.runtime.launch import local_ranks
@@ -123,6 +134,7 @@ def _run(
         memory=memory.budget(params.max_memory, chosen) // sharing,
         resume=resume,
         ranks=mine,
+        iteration_done=Sparingly(lambda: on_iteration(place)),
     )
     if not mine.is_first:
         return JobRun(job.name, place, job().run(params, context), 0.0, 0.0)

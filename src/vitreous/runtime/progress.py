@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -43,6 +43,26 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
                 left = f", {(count - done) / rate:.0f} s left" if count else ""
                 log.info("%s: %d%s done%s", what, done, f" of {count}" if count else "", left)
     log.info("%s: finished in %.1f s", what, time.monotonic() - start)
+
+
+class Sparingly:
+    """Work that may be done often, but must not cost more than a twentieth of the time."""
+
+    _SHARE = 0.05
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._last = time.monotonic()
+        self._cost = 0.5  # s, until it is known
+
+    def __call__(self) -> None:
+        """Do it, if enough time has passed since it was done last."""
+        now = time.monotonic()
+        if self._cost > self._SHARE * (now - self._last):
+            return
+        self._work()
+        self._last = time.monotonic()
+        self._cost = self._last - now
 
 
 class Pace:

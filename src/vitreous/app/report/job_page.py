@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from vitreous.runtime.atomic import write_text
 _PAGE = "report.html"
 
 
-def write_job_page(directory: Path, project: Path) -> Path:
-    """Write report.html into a job's directory; returns its path."""
+def write_job_page(directory: Path, project: Path, *, running: bool = False) -> Path:
+    """Write report.html into a job's directory; returns its path. running: it is not done, this is what there is."""
     record = read_record(directory) or {}
     content = read_metrics(directory)
     name = str(record.get("job", directory.name))
@@ -29,6 +30,8 @@ def write_job_page(directory: Path, project: Path) -> Path:
         ("parameters", "Parameters", parameters_html(record.get("parameters", {}))),
     ]
     lead = escape(str(content.get("summary", ""))) or escape(entry.help if entry else "")
+    if running:
+        lead = f"Still running: this is the state at {time.strftime('%H:%M:%S')}; load the page again for the next."
     path = directory / _PAGE
     write_text(path, page(f"{name} — {_short(directory, project)}", lead, sections, footer_html(record)))
     return path

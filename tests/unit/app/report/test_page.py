@@ -24,6 +24,7 @@ from vitreous.job import Context, Job, JobParameters, Outputs
 from vitreous.pipeline.project import Project
 from vitreous.pipeline.recipe import Decision, Road, load_step, save_state
 from vitreous.pipeline.runner import run_job
+from vitreous.runtime.progress import Sparingly
 
 
 class Links(HTMLParser):
@@ -67,7 +68,9 @@ class Fake(Job):
     Parameters = JobParameters
 
     def run(self, params: JobParameters, context: Context) -> Outputs:
-        write_map(context.directory / "postprocess.mrc", Volume(ball(), 1.5))
+        for _ in range(2):
+            write_map(context.directory / "postprocess.mrc", Volume(ball(), 1.5))
+            context.iteration_done()
         return Outputs(metrics={"fsc143_resolution_A": 3.217}, summary="3.22 A <at> FSC 0.143")
 
 
@@ -151,16 +154,22 @@ def test_map_view_holds_the_map() -> None:
     assert html.count("<img") == 3
 
 
-def test_job_and_project_pages(tmp_path: Path) -> None:
+def test_job_and_project_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project(tmp_path).create()
     with pytest.raises(InputError, match="no run to report"):
         write_project_page(project.root)
+    so_far = []
+    monkeypatch.setattr(Sparingly, "_SHARE", 1e9)  # after every iteration, however short
     run = run_job(
         project,
         Fake,
         JobParameters(cpu=True, threads=1),
         on_success=lambda done: write_job_page(done.directory, tmp_path),
+        on_iteration=lambda place: so_far.append(write_job_page(place, tmp_path, running=True).read_text("utf-8")),
     )
+    assert len(so_far) == 2
+    assert_self_contained(so_far[0])
+    assert "Still running" in so_far[0]
     html = (run.directory / "report.html").read_text(encoding="utf-8")
     assert_self_contained(html)
     assert "3.22 A &lt;at&gt; FSC 0.143" in html
