@@ -13,7 +13,10 @@ from vitreous.app.options import ParameterOption, describe, make_parameters, rea
 from vitreous.core.errors import LEFT_OUT, InputError
 from vitreous.job import Entry, Job, JobParameters, find
 
-_RANKS_HELP = "processes on this machine that share the work (torchrun or srun start them on several)"
+_RANKS_HELP = (
+    "ranks on this machine that share the work: a process each, and one a GPU (torchrun or srun start them on several)"
+)
+RANKS_OPTION = click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP)
 _BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
 
 
@@ -62,14 +65,14 @@ def make_command(entry: Entry) -> click.Command:
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
     if job.shared:
-        own.append(click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP))
+        own.append(RANKS_OPTION)
 
     def run(
         output: str | None, root: str | None, resume: str | None, dump_yaml: bool, ranks: int = 1, **texts: Any
     ) -> int:
         given = read_values(own, texts)
-        if ranks > 1 and not dump_yaml:
-            _share_out(ranks)
+        if job.shared and not dump_yaml:
+            _share_out(ranks, _running(given))
         if dump_yaml:
             click.echo(dump(job, given))
             return 0
@@ -78,12 +81,27 @@ def make_command(entry: Entry) -> click.Command:
     return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
 
 
-def _share_out(ranks: int) -> None:
-    """Start this command line as so many ranks and leave with their exit code; nothing in one of those ranks."""
+def _running(given: dict[str, Any]) -> JobParameters:
+    """How a job is to run, whatever else it was given."""
+    return make_parameters(JobParameters, {name: given[name] for name in JobParameters.model_fields if name in given})
+
+
+def _share_out(ranks: int, running: JobParameters) -> None:
+    """Start this command line as a process a rank and device, and leave with their exit code.
+
+    Nothing where one process is all there is to start, or in one that was started so.
+    """
+    from vitreous.runtime.device import available_cores, available_gpus
+    from vitreous.runtime.gpu_map import plan_workers
     from vitreous.runtime.launch import is_rank, run_ranks
 
-    if not is_rank():
-        raise click.exceptions.Exit(run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], ranks))
+    if is_rank():
+        return
+    threads = running.threads or max(1, available_cores() // ranks)
+    available = 0 if running.cpu else available_gpus()
+    workers = plan_workers(running.gpu, ranks=ranks, threads=threads, available=available, cpu=running.cpu)
+    if len(workers) > 1:
+        raise click.exceptions.Exit(run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], workers))
 
 
 def dump(job: type[Job], given: dict[str, Any]) -> str:

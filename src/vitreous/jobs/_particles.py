@@ -55,10 +55,15 @@ class ComparisonParameters(CtfParameters):
         0.0, help="finest detail that is compared, whatever the maps hold (0: no limit)", unit="A", ge=0, advanced=True
     )
 
+    pool: int = parameter(
+        0, help="most particles in a batch (0: as many as fit in memory)", ge=0, le=10_000, advanced=True
+    )
+
     def comparison(self) -> dict[str, Any]:
         """These options as the methods' options name them."""
         return {
             "zero_mask": self.zero_mask,
+            "pool": self.pool or 512,
             "max_significant": self.maximum_significants or 2**62,
             "strict_highres": self.strict_highres_exp,
         }

@@ -109,17 +109,19 @@ def _run(
     project: Project, job: type[Job], params: JobParameters, place: Path, resume: bool, step: str, mine: Ranks
 ) -> JobRun:
     from vitreous.runtime import device, memory
-    from vitreous.runtime.launch import local_ranks
+    from vitreous.runtime.gpu_map import parse_gpu_map
+    from vitreous.runtime.launch import local_ranks, place_in_map, placement
 
-    sharing = local_ranks()
-    chosen = device.resolve(params.gpu, cpu=params.cpu, rank=mine.rank)
+    own = placement(params.gpu, params.threads)
+    rank, ranks = place_in_map(len(parse_gpu_map(own.gpu)))
+    chosen = device.resolve(own.gpu, cpu=params.cpu, rank=rank, ranks=ranks)
     context = Context(
         project=project.root,
         directory=place,
         device=chosen,
-        threads=device.set_threads(params.threads, sharing=sharing),
+        threads=device.set_threads(own.threads, sharing=local_ranks()),
         seed=params.seed,
-        memory=memory.budget(params.max_memory, chosen) // sharing,
+        memory=memory.budget(params.max_memory, chosen) // own.sharing,
         resume=resume,
         ranks=mine,
     )

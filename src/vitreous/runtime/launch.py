@@ -13,6 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import IO
 
+from vitreous.runtime.gpu_map import Worker, sharing
+
+ONE_GPU = "VITREOUS_SHARED_GPU"  # set where ranks share a GPU, which NCCL refuses
+_PLACE = "VITREOUS_PLACE"  # "device threads sharing", for a rank that `run_ranks` started
 _GRACE_S = 30.0  # for the others to write what they have when one has ended badly
 _SAME_FAULT_S = 2.0  # ranks that see the same fault end about together: then the first one's words are enough
 
@@ -25,12 +29,14 @@ class _Started:
     errors: IO[bytes] | None
 
 
-def run_ranks(command: Sequence[str], size: int) -> int:
-    """Run `size` copies of a command that find each other through torch.distributed; the exit code.
+def run_ranks(command: Sequence[str], workers: Sequence[Worker]) -> int:
+    """Run copies of a command, one a worker, that find each other through torch.distributed; the exit code.
 
-    The first rank talks to the terminal. Where one rank fails the others are told to stop (SIGTERM, then SIGKILL),
-    and its exit code is the run's; the last line it wrote is shown if the first rank has not failed as well.
+    Each learns its device, its threads and who shares them from its environment (`placement`). The first rank talks
+    to the terminal. Where one rank fails the others are told to stop (SIGTERM, then SIGKILL), and its exit code is the
+    run's; the last line it wrote is shown if the first rank has not failed as well.
     """
+    size = len(workers)
     shared = {
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
@@ -39,12 +45,41 @@ def run_ranks(command: Sequence[str], size: int) -> int:
     }
     started: list[_Started] = []
     try:
-        for rank in range(size):
-            env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        for rank, worker in enumerate(workers):
+            env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **_placed(worker, workers)}
             started.append(_start(command, env, talks=rank == 0))
         return _wait(started)
     finally:
         _end(started)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where this process works. gpu: as --gpu names it; threads: of the CPU (0: its share of the cores).
+
+    sharing: how many processes have to share the device's memory. By `run_ranks`, or what torchrun's variables say.
+    """
+
+    gpu: str
+    threads: int
+    sharing: int
+
+
+def placement(gpu: str, threads: int) -> Placement:
+    """Where this process works, by its launcher, else as --gpu and --j say."""
+    given = os.environ.get(_PLACE)
+    if given is None:
+        return Placement(gpu, threads, local_ranks())
+    device, count, sharing = given.split()
+    return Placement("" if device == "cpu" else device, int(count), int(sharing))
+
+
+def _placed(worker: Worker, workers: Sequence[Worker]) -> dict[str, str]:
+    device = "cpu" if worker.device is None else str(worker.device)
+    variables = {_PLACE: f"{device} {worker.threads} {sharing(list(workers), worker)}"}
+    if any(one.device is not None and sharing(list(workers), one) > 1 for one in workers):
+        variables[ONE_GPU] = "1"
+    return variables
 
 
 def is_rank() -> bool:
@@ -60,6 +95,18 @@ def is_first() -> bool:
 def local_ranks() -> int:
     """How many ranks share this machine."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def place_in_map(named: int) -> tuple[int, int]:
+    """This process's number among how many, as --gpu counts ranks when it names `named` of them.
+
+    A map describes one machine, and each machine of a run has its own; one with more parts than a machine has
+    ranks counts them over all machines, as RELION does.
+    """
+    size = local_ranks()
+    if named > size:
+        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("LOCAL_RANK", "0")) % size, size
 
 
 def _start(command: Sequence[str], env: dict[str, str], *, talks: bool) -> _Started:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from vitreous.runtime.launch import ONE_GPU
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -107,7 +109,8 @@ def start(timeout_s: float = 1800.0) -> Ranks:
     if size == 1:
         return ALONE
     if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        nccl = torch.cuda.is_available() and ONE_GPU not in os.environ
+        backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
     return Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
 
