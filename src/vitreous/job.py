@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import re
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -78,6 +79,8 @@ class Context:
     memory: int
     resume: bool = False
     ranks: Ranks | None = None  # None: one process
+    closing: ExitStack = field(default_factory=ExitStack)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def writes(self) -> bool:

@@ -125,9 +125,17 @@ def _run(
         resume=resume,
         ranks=mine,
     )
-    if not mine.is_first:
-        return JobRun(job.name, place, job().run(params, context), 0.0, 0.0)
-    write_yaml(place / RECORD, describe_run(job, params, str(chosen), step))
+    with context.closing:
+        if not mine.is_first:
+            return JobRun(job.name, place, job().run(params, context), 0.0, 0.0)
+        return _run_and_record(job, params, context, mine, step)
+
+
+def _run_and_record(job: type[Job], params: JobParameters, context: Context, mine: Ranks, step: str) -> JobRun:
+    from vitreous.runtime import memory
+
+    place, resume = context.directory, context.resume
+    write_yaml(place / RECORD, describe_run(job, params, str(context.device), step))
     write_job(place / "job.star", job.relion_type, params.model_dump(mode="json"), is_continue=resume)
     append_note(place, job, params, resume)
     log.info("%s in %s%s", job.name, place, ", going on from what is there" if resume else "")
@@ -143,6 +151,7 @@ def _run(
     write_failed(place, [(one.item, one.reason) for one in outputs.quarantined])
     if outputs.quarantined:  # the job said each of them as it came
         log.warning("%d left out: failed.star and report.html say which and why", len(outputs.quarantined))
+    outputs.metrics.update(context.seconds)
     write_metrics(place, outputs, seconds, peak)
     log.info("%s: %s (%.1f s, at most %.2f GB)", job.name, outputs.summary or "done", seconds, peak)
     return JobRun(job.name, place, outputs, seconds, peak)

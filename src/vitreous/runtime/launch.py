@@ -92,6 +92,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_first_here() -> bool:
+    """Whether this process is the first of the run on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
 def local_ranks() -> int:
     """How many ranks share this machine."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
