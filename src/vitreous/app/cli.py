@@ -124,7 +124,9 @@ def _say(message: str) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from vitreous.pipeline.stop import JobFailed, Stopped, stop_on_signals
+    from vitreous.runtime.launch import adopt_srun
 
+    adopt_srun()
     try:
         with stop_on_signals():
             code = suite.main(args=arguments, prog_name="vitreous", standalone_mode=False)

@@ -23,7 +23,7 @@ from vitreous.pipeline.record import (
     write_metrics,
     write_yaml,
 )
-from vitreous.pipeline.stop import JobFailed, Stopped
+from vitreous.pipeline.stop import JobFailed, Stopped, late_signal
 from vitreous.runtime.ranks import ALONE, Ranks
 
 log = logging.getLogger(__name__)
@@ -92,14 +92,15 @@ def _run_first(
             result = _run(project, job, params, place, resume, step, mine)
             if on_success is not None:
                 on_success(result)
-        except BaseException as error:
+        except BaseException as caught:
+            error = late_signal() or caught  # peers that stop as well end our collective with an error of its own
             status: Status = "Aborted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "Failed"
             _log_end(job, error)
             set_marker(place, status)
             project.mark(place, job, status, reads, {})
             if isinstance(error, Exception) and not isinstance(error, InputError):
                 raise JobFailed(job.name, place, error) from error
-            raise
+            raise error from None if error is not caught else error.__cause__
         set_marker(place, "Succeeded")
         project.mark(place, job, "Succeeded", reads, result.outputs.nodes)
     return result

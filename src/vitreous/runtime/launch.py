@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -80,6 +81,41 @@ def _placed(worker: Worker, workers: Sequence[Worker]) -> dict[str, str]:
     if any(one.device is not None and sharing(list(workers), one) > 1 for one in workers):
         variables[ONE_GPU] = "1"
     return variables
+
+
+def adopt_srun() -> None:
+    """Take srun's variables as torchrun's, where a program was started by `srun -n N` alone.
+
+    The first node of the step is where ranks meet; the port follows from the job's number.
+    """
+    env = os.environ
+    if "WORLD_SIZE" in env or "SLURM_STEP_ID" not in env or int(env.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        return
+    here = env.get("SLURM_STEP_TASKS_PER_NODE", "1").split(",")
+    env["RANK"], env["WORLD_SIZE"] = env["SLURM_PROCID"], env["SLURM_STEP_NUM_TASKS"]
+    env["LOCAL_RANK"] = env.get("SLURM_LOCALID", "0")
+    env["LOCAL_WORLD_SIZE"] = str(_tasks_of_node(here, int(env.get("SLURM_NODEID", "0"))))
+    env.setdefault("MASTER_ADDR", first_host(env.get("SLURM_STEP_NODELIST", "127.0.0.1")))
+    env.setdefault("MASTER_PORT", str(20000 + (int(env["SLURM_JOB_ID"]) * 7 + int(env["SLURM_STEP_ID"])) % 20000))
+
+
+def first_host(hosts: str) -> str:
+    """The first of SLURM's compressed list: n[01-04,7],m3 -> n01."""
+    name, bracket, rest = hosts.partition("[")
+    if not bracket or "," in name:
+        return hosts.partition(",")[0]
+    return name + re.split(r"[-,\]]", rest, maxsplit=1)[0]
+
+
+def _tasks_of_node(counts: list[str], node: int) -> int:
+    """SLURM's "2(x3),1": how many tasks the node of this number has."""
+    for part in counts:
+        number, _, times = part.partition("(x")
+        nodes = int(times.rstrip(")") or 1) if times else 1
+        if node < nodes:
+            return int(number)
+        node -= nodes
+    return 1
 
 
 def is_rank() -> bool:

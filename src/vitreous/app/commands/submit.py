@@ -32,6 +32,9 @@ from vitreous.runtime.atomic import write_text
 @click.option("--sbatch", multiple=True, metavar="OPTION", help="a further option of sbatch: --sbatch=--account=em")
 @click.option("--template", metavar="FILE", help="the site's own script, with XXXcommandXXX where the job is to run")
 @click.option("--requeue", is_flag=True, help="back to the queue at the time limit, and on from there")
+@click.option(
+    "--warn", type=click.IntRange(1), default=120, show_default=True, help="seconds before the limit to stop at"
+)
 @click.option("--dry-run", is_flag=True, help="print the script and stop")
 @click.argument("job", metavar="JOB")
 @click.argument("words", metavar="[OPTIONS OF THE JOB]", nargs=-1, type=click.UNPROCESSED)
@@ -46,15 +49,14 @@ def command(
     sbatch: tuple[str, ...],
     template: str | None,
     requeue: bool,
+    warn: int,
     dry_run: bool,
     job: str,
     words: tuple[str, ...],
 ) -> None:
     """Make the job's directory with its script, and submit it."""
     ranks = ranks_per_node or max(1, gpus_per_node)
-    wants = Allocation(
-        nodes, gpus_per_node, ranks, cpus_per_rank, limit, partition, mem, requeue, tuple(sbatch)
-    )  # fmt: skip
+    wants = Allocation(nodes, gpus_per_node, ranks, cpus_per_rank, limit, partition, mem, requeue, tuple(sbatch), warn)
     wants.check()
     kind = _job(job, wants)
     directory = _given_directory(kind, words)
