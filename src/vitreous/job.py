@@ -140,6 +140,7 @@ class Job(ABC):
     help: ClassVar[str]  # one line
     Parameters: ClassVar[type[JobParameters]]
     shared: ClassVar[bool] = False  # several ranks can work on it together (--ranks, torchrun, srun)
+    queued: ClassVar[bool] = False  # they do so by taking items from a queue: one that dies does not end the others
 
     @classmethod
     def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Jobs through a real SLURM of two virtual nodes on this machine (tests/slurm/cluster.sh; Debian's slurm-wlm, munge)."""
+"""Jobs through a real SLURM: two virtual nodes on this machine (cluster.sh; Debian's slurm-wlm and munge)."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_at_the_time_limit_it_goes_back_to_the_queue_and_on(project: Path) -> No
 
 
 def test_status_says_why_it_waits_and_cancel_takes_it_out(project: Path) -> None:
-    first, second = submitted(project, "job101"), submitted(project, "job102")
+    first, second = (submitted(project, name, "--sbatch=--exclusive") for name in ("job101", "job102"))
     wait_until(lambda: "running for" in run(project, "status"), 60, first)
     assert "queued: " in run(project, "status")
     run(project, "cancel", "Refine3D/job101", "Refine3D/job102")

@@ -72,7 +72,7 @@ def make_command(entry: Entry) -> click.Command:
     ) -> int:
         given = read_values(own, texts)
         if job.shared and not dump_yaml:
-            _share_out(ranks, _running(given))
+            _share_out(ranks, _running(given), spared=job.queued)
         if dump_yaml:
             click.echo(dump(job, given))
             return 0
@@ -86,10 +86,11 @@ def _running(given: dict[str, Any]) -> JobParameters:
     return make_parameters(JobParameters, {name: given[name] for name in JobParameters.model_fields if name in given})
 
 
-def _share_out(ranks: int, running: JobParameters) -> None:
+def _share_out(ranks: int, running: JobParameters, *, spared: bool) -> None:
     """Start this command line as a process a rank and device, and leave with their exit code.
 
-    Nothing where one process is all there is to start, or in one that was started so.
+    Nothing where one process is all there is to start, or in one that was started so. spared: one that dies does not
+    end the others.
     """
     from vitreous.runtime.device import available_cores, available_gpus
     from vitreous.runtime.gpu_map import plan_workers
@@ -101,7 +102,9 @@ def _share_out(ranks: int, running: JobParameters) -> None:
     available = 0 if running.cpu else available_gpus()
     workers = plan_workers(running.gpu, ranks=ranks, threads=threads, available=available, cpu=running.cpu)
     if len(workers) > 1:
-        raise click.exceptions.Exit(run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], workers))
+        raise click.exceptions.Exit(
+            run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], workers, spared=spared)
+        )
 
 
 def dump(job: type[Job], given: dict[str, Any]) -> str:

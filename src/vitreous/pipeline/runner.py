@@ -64,7 +64,7 @@ def run_job(
     if not job.shared:
         what = f"a {job.name} job runs in one process"
         raise InputError("torchrun", what, "Start it without --ranks, torchrun or srun -n")
-    with ranks.joined() as mine:
+    with ranks.joined(queued=job.queued) as mine:
         if mine.is_first:
             return _run_first(project, job, params, directory, resume, step, on_success, mine)
         logging.getLogger("vitreous").setLevel(logging.WARNING)  # the first rank tells what there is to tell
@@ -128,8 +128,18 @@ def _run(
     )
     with context.closing:
         if not mine.is_first:
-            return JobRun(job.name, place, job().run(params, context), 0.0, 0.0)
+            return JobRun(job.name, place, _serve(job, params, context), 0.0, 0.0)
         return _run_and_record(job, params, context, mine, step)
+
+
+def _serve(job: type[Job], params: JobParameters, context: Context) -> Outputs:
+    """The work of a rank that is not the first."""
+    from vitreous.runtime.queue import Served
+
+    try:
+        return job().run(params, context)
+    except Served:
+        return Outputs()
 
 
 def _run_and_record(job: type[Job], params: JobParameters, context: Context, mine: Ranks, step: str) -> JobRun:

@@ -30,12 +30,13 @@ class _Started:
     errors: IO[bytes] | None
 
 
-def run_ranks(command: Sequence[str], workers: Sequence[Worker]) -> int:
+def run_ranks(command: Sequence[str], workers: Sequence[Worker], *, spared: bool = False) -> int:
     """Run copies of a command, one a worker, that find each other through torch.distributed; the exit code.
 
     Each learns its device, its threads and who shares them from its environment (`placement`). The first rank talks
     to the terminal. Where one rank fails the others are told to stop (SIGTERM, then SIGKILL), and its exit code is the
-    run's; the last line it wrote is shown if the first rank has not failed as well.
+    run's; the last line it wrote is shown if the first rank has not failed as well. spared: only the first rank counts,
+    the others may come to grief.
     """
     size = len(workers)
     shared = {
@@ -49,7 +50,7 @@ def run_ranks(command: Sequence[str], workers: Sequence[Worker]) -> int:
         for rank, worker in enumerate(workers):
             env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **_placed(worker, workers)}
             started.append(_start(command, env, talks=rank == 0))
-        return _wait(started)
+        return _wait(started[:1] if spared else started)
     finally:
         _end(started)
 

@@ -17,15 +17,20 @@ import torch
 import torch.distributed as dist
 
 from vitreous.runtime.launch import ONE_GPU
+from vitreous.runtime.meeting import Meeting
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Who this process is among how many. group: None for one process, else the process group it talks through."""
+    """Who this process is among how many. group: the process group it talks through; None for one process.
+
+    meeting: where ranks that take items from a queue meet, instead of a group, which would end with any of them.
+    """
 
     rank: int = 0
     size: int = 1
     group: Any = None
+    meeting: Meeting | None = None
 
     @property
     def is_first(self) -> bool:
@@ -64,6 +69,10 @@ class Ranks:
 
     def share(self, item: Any) -> Any:
         """The first rank's (picklable) item, on every rank."""
+        if self.meeting is not None:
+            if self.is_first:
+                self.meeting.put("shared", item)
+            return self.meeting.get("shared")
         items = [item]
         if self.size > 1:
             dist.broadcast_object_list(items, dist.get_global_rank(self.group, 0), group=self.group)
@@ -97,8 +106,15 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the ranks of this run for a while. A rank that fails leaves without waiting for the others."""
+def joined(*, queued: bool = False) -> Iterator[Ranks]:
+    """Join the ranks of this run for a while. A rank that fails leaves without waiting for the others.
+
+    queued: only to take items from a queue; then a rank that dies does not end the others.
+    """
+    if queued:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        yield Ranks(rank, size, meeting=Meeting(keeps=rank == 0))
+        return
     yield start()
     stop()
 
