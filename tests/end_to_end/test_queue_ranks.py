@@ -77,10 +77,11 @@ def test_a_rank_killed_in_the_middle_of_a_movie_loses_nothing(project: Path) -> 
     words = [*COMMAND, *MOVIES, "--o", "MotionCorr/killed", "--ranks", "2"]
     process = subprocess.Popen(words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list((project / "MotionCorr/killed").rglob("*.mrc")):
+    while not list((project / "MotionCorr/killed").glob("rank001.log")):
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    time.sleep(0.5)
     ranks = psutil.Process(process.pid).children()
     follower = next(one for one in ranks if one.environ().get("RANK") == "1")
     follower.send_signal(signal.SIGKILL)

@@ -17,6 +17,7 @@ _RANKS_HELP = (
     "ranks on this machine that share the work: a process each, and one a GPU (torchrun or srun start them on several)"
 )
 RANKS_OPTION = click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP)
+_RESTARTS_HELP = "how often the ranks start again by themselves, from the last iteration, after one was killed"
 _BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
 
 
@@ -65,14 +66,20 @@ def make_command(entry: Entry) -> click.Command:
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
     if job.shared:
-        own.append(RANKS_OPTION)
+        own += [RANKS_OPTION, click.Option(["--restarts"], type=click.IntRange(0), default=3, help=_RESTARTS_HELP)]
 
     def run(
-        output: str | None, root: str | None, resume: str | None, dump_yaml: bool, ranks: int = 1, **texts: Any
+        output: str | None,
+        root: str | None,
+        resume: str | None,
+        dump_yaml: bool,
+        ranks: int = 1,
+        restarts: int = 0,
+        **texts: Any,
     ) -> int:
         given = read_values(own, texts)
         if job.shared and not dump_yaml:
-            _share_out(ranks, _running(given), spared=job.queued)
+            _share_out(ranks, _running(given), spared=job.queued, restarts=restarts)
         if dump_yaml:
             click.echo(dump(job, given))
             return 0
@@ -86,11 +93,10 @@ def _running(given: dict[str, Any]) -> JobParameters:
     return make_parameters(JobParameters, {name: given[name] for name in JobParameters.model_fields if name in given})
 
 
-def _share_out(ranks: int, running: JobParameters, *, spared: bool) -> None:
+def _share_out(ranks: int, running: JobParameters, *, spared: bool, restarts: int) -> None:
     """Start this command line as a process a rank and device, and leave with their exit code.
 
-    Nothing where one process is all there is to start, or in one that was started so. spared: one that dies does not
-    end the others.
+    Nothing where one process is all there is to start, or in one that was started so. spared, restarts: see run_ranks.
     """
     from vitreous.runtime.device import available_cores, available_gpus
     from vitreous.runtime.gpu_map import plan_workers
@@ -103,7 +109,7 @@ def _share_out(ranks: int, running: JobParameters, *, spared: bool) -> None:
     workers = plan_workers(running.gpu, ranks=ranks, threads=threads, available=available, cpu=running.cpu)
     if len(workers) > 1:
         raise click.exceptions.Exit(
-            run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], workers, spared=spared)
+            run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], workers, spared=spared, restarts=restarts)
         )
 
 
@@ -130,12 +136,14 @@ def execute(
     from vitreous.app.report.job_page import write_job_page
     from vitreous.pipeline.project import Project, read_record
     from vitreous.pipeline.runner import run_job
-    from vitreous.runtime.launch import is_first
+    from vitreous.runtime.launch import is_first, noted_place
 
     project = Project(root or _project_of(output))
     if resume and "optimiser" in job.Parameters.model_fields and not _is_last(project.root / resume):
         given, resume = _from_iteration(project, job, resume, given), None
     directory = _directory(project, job, output, resume)
+    if (again := noted_place()) is not None:
+        directory, resume = again, ""
     if resume is not None and directory is not None:
         given = {**_recorded(job, read_record(directory)), **given}
     if project.root != Path.cwd() and root is None:

@@ -24,7 +24,7 @@ from vitreous.pipeline.record import (
     write_yaml,
 )
 from vitreous.pipeline.stop import JobFailed, Stopped, late_signal
-from vitreous.runtime.ranks import ALONE, Ranks
+from vitreous.runtime.ranks import ALONE, RankLost, Ranks
 
 log = logging.getLogger(__name__)
 _FILE_ONLY = {"file_only": True}  # for run.log; a console has no room for it
@@ -82,9 +82,12 @@ def _run_first(
     mine: Ranks,
 ) -> JobRun:
     """The job in this process, which alone (or first among ranks) keeps its directory and its entry in the pipeline."""
+    from vitreous.runtime.launch import note_place
+
     place = directory if directory is not None else project.new_job(job)
     with job_lock(place), job_logs(place):
         mine.share(place)
+        note_place(place)
         set_marker(place, "Running")
         reads = _files_read(project, params)
         project.mark(place, job, "Running", reads, {})
@@ -113,6 +116,8 @@ def _run(
     from vitreous.runtime.gpu_map import parse_gpu_map
     from vitreous.runtime.launch import local_ranks, place_in_map, placement
 
+    if mine.heartbeat is not None:
+        mine.heartbeat.log_to(place / f"rank{mine.rank:03d}.log")
     own = placement(params.gpu, params.threads)
     rank, ranks = place_in_map(len(parse_gpu_map(own.gpu)))
     chosen = device.resolve(own.gpu, cpu=params.cpu, rank=rank, ranks=ranks)
@@ -173,6 +178,8 @@ def _log_end(job: type[Job], error: BaseException) -> None:
         log.error("%s: %s", job.name, error)
     elif isinstance(error, (Stopped, KeyboardInterrupt)):
         log.warning("%s: %s; --continue goes on from here", job.name, error or "stopped")
+    elif isinstance(error, RankLost):
+        log.error("%s: %s; --continue goes on from the last iteration", job.name, error)
     else:
         log.error("%s: our fault", job.name, exc_info=error)
 

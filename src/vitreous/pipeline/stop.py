@@ -25,11 +25,18 @@ class Stopped(BaseException):
 
 
 class JobFailed(Exception):
-    """A job failed by our fault; its traceback is in the job's run.log."""
+    """A job failed by our fault; its traceback is in the job's run.log.
+
+    may_go_on: it lost another rank; started again, it goes on from its last iteration.
+    """
 
     def __init__(self, job: str, directory: Path, error: BaseException) -> None:
         self.directory = directory
-        super().__init__(f"{job} failed: {type(error).__name__}: {error} (traceback in {directory / 'run.log'})")
+        self.may_go_on = type(error).__name__ == "RankLost"  # its module would be imported for nothing else
+        if self.may_go_on:
+            super().__init__(f"{job}: {error} ({directory / 'run.log'}; --continue goes on from the last iteration)")
+        else:
+            super().__init__(f"{job} failed: {type(error).__name__}: {error} (traceback in {directory / 'run.log'})")
 
 
 def late_signal() -> Stopped | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -12,11 +13,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, NoReturn
 
+from vitreous.core.errors import LOST
 from vitreous.runtime.gpu_map import Worker, sharing
 
 ONE_GPU = "VITREOUS_SHARED_GPU"  # set where ranks share a GPU, which NCCL refuses
+_NOTED = "VITREOUS_NOTED"  # the file in which the first rank notes the job's directory
+_FINAL = (2, 130, 143)  # exit codes after which another start makes no sense
 _PLACE = "VITREOUS_PLACE"  # "device threads sharing", for a rank that `run_ranks` started
 _GRACE_S = 30.0  # for the others to write what they have when one has ended badly
 _SAME_FAULT_S = 2.0  # ranks that see the same fault end about together: then the first one's words are enough
@@ -30,29 +35,65 @@ class _Started:
     errors: IO[bytes] | None
 
 
-def run_ranks(command: Sequence[str], workers: Sequence[Worker], *, spared: bool = False) -> int:
+def run_ranks(command: Sequence[str], workers: Sequence[Worker], *, spared: bool = False, restarts: int = 0) -> int:
     """Run copies of a command, one a worker, that find each other through torch.distributed; the exit code.
 
     Each learns its device, its threads and who shares them from its environment (`placement`). The first rank talks
     to the terminal. Where one rank fails the others are told to stop (SIGTERM, then SIGKILL), and its exit code is the
     run's; the last line it wrote is shown if the first rank has not failed as well. spared: only the first rank counts,
-    the others may come to grief.
+    the others may come to grief. restarts: how often all start again, from where the job was, after a rank was killed.
     """
+    with tempfile.TemporaryDirectory(prefix="vitreous_") as folder:
+        noted = Path(folder) / "place"
+        for attempt in range(restarts + 1):
+            code, killed = _run_once(command, workers, noted, spared=spared)
+            if not killed or attempt == restarts or not noted.exists():
+                return code
+            sys.stderr.write(f"{killed}: all ranks start again ({attempt + 1} of at most {restarts} times)\n")
+    return code
+
+
+def _run_once(command: Sequence[str], workers: Sequence[Worker], noted: Path, *, spared: bool) -> tuple[int, str]:
+    """The exit code, and which rank was killed, in words, if one was. noted: the job's directory, if known already."""
     size = len(workers)
     shared = {
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
+        _NOTED: str(noted),
     }
     started: list[_Started] = []
     try:
         for rank, worker in enumerate(workers):
             env = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank), **_placed(worker, workers)}
             started.append(_start(command, env, talks=rank == 0))
-        return _wait(started[:1] if spared else started)
+        code = _wait(started[:1] if spared else started)
+        return code, _killed([one.process.poll() for one in (started[:1] if spared else started)])
     finally:
         _end(started)
+
+
+def _killed(codes: Sequence[int | None]) -> str:
+    """Which rank was killed or lost the others, where the run is worth another start; empty where it is not."""
+    if any(code is not None and (code in _FINAL or -code in (signal.SIGINT, signal.SIGTERM)) for code in codes):
+        return ""
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0:
+            return f"rank {rank} was killed by {signal.Signals(-code).name}"
+    return next((f"rank {rank} lost the others" for rank, code in enumerate(codes) if code == LOST), "")
+
+
+def note_place(directory: Path) -> None:
+    """Tell the launcher, where there is one, which directory the job has: should it be started again, it is there."""
+    if _NOTED in os.environ:
+        Path(os.environ[_NOTED]).write_text(str(directory))
+
+
+def noted_place() -> Path | None:
+    """The job's directory in ranks that were started again; None at the first start."""
+    noted = Path(os.environ.get(_NOTED, ""))
+    return Path(noted.read_text()) if noted.is_file() else None
 
 
 @dataclass(frozen=True)
@@ -122,6 +163,18 @@ def _tasks_of_node(counts: list[str], node: int) -> int:
 def is_rank() -> bool:
     """Whether this process was started as one of several ranks (by `run_ranks`, torchrun or srun)."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def leave(code: int) -> NoReturn:
+    """End a rank's process without taking Python apart.
+
+    A thread that is inside torch's store or a collective at that moment is ended by Python on its way back, through
+    C++ code that may not be unwound: the process aborts (SIGABRT) though its work is done.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def is_first() -> bool:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from vitreous.runtime.heartbeat import Heartbeat, Watch
+from vitreous.runtime.heartbeat import Watch
 from vitreous.runtime.ranks import ALONE, Ranks
 
 Item = TypeVar("Item")
@@ -64,45 +64,33 @@ def shared_out(
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
         return
-    with _served(ranks.rank) as heartbeat:
-        line = _Line(items, work, ranks, heartbeat)
-        executor = ThreadPoolExecutor(threads, initializer=start_thread)
-        try:
-            hands = [executor.submit(line.take_items) for _ in range(threads)]
-            if ranks.is_first:
-                yield from _collected(line, Watch(ranks.meeting))
-            while not all(hand.done() for hand in hands):
-                time.sleep(_POLL_S)
-            for hand in hands:
-                hand.result()
-        finally:
-            line.close()
-            executor.shutdown(wait=True, cancel_futures=True)
+    line = _Line(items, work, ranks)
+    executor = ThreadPoolExecutor(threads, initializer=start_thread)
+    try:
+        hands = [executor.submit(line.take_items) for _ in range(threads)]
+        if ranks.is_first:
+            yield from _collected(line, Watch(ranks.meeting))
+        while not all(hand.done() for hand in hands):
+            time.sleep(_POLL_S)
+        for hand in hands:
+            hand.result()
+    finally:
+        line.close()
+        executor.shutdown(wait=True, cancel_futures=True)
     if not ranks.is_first:
         ranks.meeting.put(f"left/{ranks.rank}", True)
         raise Served
 
 
-@contextmanager
-def _served(rank: int) -> Iterator[Heartbeat]:
-    heartbeat = Heartbeat(rank)
-    try:
-        yield heartbeat
-    finally:
-        heartbeat.close()
-
-
 class _Line(Generic[Item, Result]):
     """One rank's end of the queue: threads take items and leave answers; `again` are items to take up a second time."""
 
-    def __init__(
-        self, items: Sequence[Item], work: Callable[[Item], Result], ranks: Ranks, heartbeat: Heartbeat
-    ) -> None:
+    def __init__(self, items: Sequence[Item], work: Callable[[Item], Result], ranks: Ranks) -> None:
         assert ranks.meeting is not None
         self.items, self.ranks, self.meeting = items, ranks, ranks.meeting
         self.again: deque[int] = deque()
         self.answers: dict[int, _Answer[Result]] = {}
-        self._work, self._heartbeat = work, heartbeat
+        self._work = work
         self._closed = threading.Event()
 
     def close(self) -> None:
@@ -114,13 +102,17 @@ class _Line(Generic[Item, Result]):
     def take_items(self) -> None:
         """One thread: item after item until there are no more, or the queue is closed."""
         while (index := self._next()) is not None:
-            self._heartbeat.tell(f"item {index + 1} of {len(self.items)}")
+            self._tell(f"working on item {index + 1} of {len(self.items)}")
             answer = _attempt(self._work, self.items[index])
             if self.ranks.is_first:
                 self.answers[index] = answer
             else:
                 self.meeting.put(f"done/{index}", _portable(answer))
-            self._heartbeat.tell("waiting for an item")
+            self._tell("waiting for an item")
+
+    def _tell(self, doing: str) -> None:
+        if self.ranks.heartbeat is not None:
+            self.ranks.heartbeat.tell(doing)
 
     def _next(self) -> int | None:
         while not self._closed.is_set():
@@ -188,9 +180,7 @@ def _look(line: _Line[Item, Result], watch: Watch, dead: set[int]) -> None:
         dead.add(rank)
         time.sleep(_TAKING_S)
         lost = [index for index in range(len(line.items)) if _is_in_hand(line, index, rank)]
-        sign = watch.sign(rank)
-        where = f" on {sign.host} (process {sign.pid})" if sign is not None else ""
-        log.warning("rank %d%s has died: %d items in hand are taken up again", rank, where, len(lost))
+        log.warning("%s has died: %d items in hand are taken up again", watch.name(rank), len(lost))
         line.again.extend(lost)
 
 
