@@ -11,6 +11,7 @@ import importlib.util
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -32,17 +33,19 @@ def parameter(
     unit: str = "",
     aliases: tuple[str, ...] = (),
     advanced: bool = False,
+    bare: str | None = None,
     **limits: Any,
 ) -> Any:
     """Declare one parameter of a job.
 
     default: leave out for a required one. unit: shown in the help. aliases: RELION's spellings without dashes,
-    e.g. ("particle_diameter", "K"). limits: pydantic's ge, gt, le, lt. advanced: not in the short help.
+    e.g. ("particle_diameter", "K"). limits: pydantic's ge, gt, le, lt. advanced: not in the short help. bare: what the
+    option means without a value (a switch needs none).
     """
     return Field(
         default,
         description=help,
-        json_schema_extra={"unit": unit, "aliases": list(aliases), "advanced": advanced},
+        json_schema_extra={"unit": unit, "aliases": list(aliases), "advanced": advanced, "bare": bare},
         **limits,
     )
 
@@ -54,7 +57,9 @@ class JobParameters(BaseModel):
 
     seed: int = parameter(1, help="random seed: same seed, same machine, same bits", aliases=("random_seed",))
     threads: int = parameter(0, help="CPU threads (0: all that this process may use)", aliases=("j",), ge=0)
-    gpu: str = parameter("", help="GPUs to use, RELION's syntax (empty: all there are; see --cpu)")
+    gpu: str = parameter(
+        "", help="GPUs: `:` between ranks, `,` between a rank's threads (empty: all there are; see --cpu)", bare=""
+    )
     cpu: bool = parameter(False, help="stay on the CPU even where there is a GPU")
     max_memory: float = parameter(0.0, help="memory to plan for (0: 80% of what is free)", unit="GB", ge=0)
 
@@ -77,6 +82,8 @@ class Context:
     resume: bool = False
     ranks: Ranks | None = None  # None: one process
     iteration_done: Callable[[], object] = lambda: None
+    closing: ExitStack = field(default_factory=ExitStack)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def writes(self) -> bool:
@@ -136,6 +143,7 @@ class Job(ABC):
     help: ClassVar[str]  # one line
     Parameters: ClassVar[type[JobParameters]]
     shared: ClassVar[bool] = False  # several ranks can work on it together (--ranks, torchrun, srun)
+    queued: ClassVar[bool] = False  # they do so by taking items from a queue: one that dies does not end the others
 
     @classmethod
     def continued(cls, optimiser: Path, project: Path) -> dict[str, Any]:

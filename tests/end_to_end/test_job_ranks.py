@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from vitreous.core.errors import LOST
 from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset, read_tables
 
@@ -90,23 +91,45 @@ def test_a_job_for_one_process_refuses_ranks(project: Path) -> None:
     assert "one process" in done.stderr
 
 
-def test_a_killed_rank_ends_the_run_and_it_goes_on_from_there(project: Path) -> None:
-    words = [*COMMAND, "class2d", *CLASSES, "--iter", "12", "--o", "Class2D/killed", "--ranks", "2"]
+def start_and_kill(
+    project: Path, words: list[str], job: str, rank: str
+) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A run of which one rank is killed (SIGKILL) after the first iteration, and all of its ranks."""
     process = subprocess.Popen(words, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    checkpoint = project / "Class2D/killed/checkpoint.npz"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not (project / job / "checkpoint.npz").exists():
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     ranks = psutil.Process(process.pid).children()
-    follower = next(one for one in ranks if one.environ().get("RANK") == "1")
-    follower.send_signal(signal.SIGKILL)
+    next(one for one in ranks if one.environ().get("RANK") == rank).send_signal(signal.SIGKILL)
+    return process, ranks
+
+
+def test_a_killed_rank_ends_the_run_and_it_goes_on_from_there(project: Path) -> None:
+    words = [*COMMAND, "class2d", *CLASSES, "--iter", "12", "--o", "Class2D/killed", "--ranks", "2", "--restarts", "0"]
+    process, ranks = start_and_kill(project, words, "Class2D/killed", "1")
     _, said = process.communicate(timeout=60)
-    assert process.returncode in (128 + signal.SIGKILL, 1)
+    assert process.returncode in (128 + signal.SIGKILL, LOST)
     assert said
     assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in ranks)
     run(project, "class2d", "--continue", "Class2D/killed", "--ranks", "2")
     run(project, "class2d", *CLASSES, "--iter", "12", "--o", "Class2D/whole", "--ranks", "2")
     ended, whole = classes(project, "Class2D/killed", 12), classes(project, "Class2D/whole", 12)
+    np.testing.assert_array_equal(ended[0], whole[0])
+    np.testing.assert_array_equal(ended[1], whole[1])
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_run_starts_again_by_itself_after_a_rank_was_killed(project: Path, rank: str) -> None:
+    job = f"Class2D/again{rank}"
+    words = [*COMMAND, "class2d", *CLASSES, "--iter", "12", "--o", job, "--ranks", "2"]
+    process, _ = start_and_kill(project, words, job, rank)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert f"rank {rank} was killed by SIGKILL: all ranks start again (1 of at most 3 times)" in said
+    assert "going on after iteration" in said
+    run(project, "class2d", *CLASSES, "--iter", "12", "--o", f"{job}whole", "--ranks", "2")
+    ended, whole = classes(project, job, 12), classes(project, f"{job}whole", 12)
     np.testing.assert_array_equal(ended[0], whole[0])
     np.testing.assert_array_equal(ended[1], whole[1])

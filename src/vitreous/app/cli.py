@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from vitreous import __version__
-from vitreous.core.errors import InputError
+from vitreous.core.errors import LOST, InputError
 from vitreous.job import catalogue
 
 
@@ -124,7 +124,9 @@ def _say(message: str) -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     from vitreous.pipeline.stop import JobFailed, Stopped, stop_on_signals
+    from vitreous.runtime.launch import adopt_srun
 
+    adopt_srun()
     try:
         with stop_on_signals():
             code = suite.main(args=arguments, prog_name="vitreous", standalone_mode=False)
@@ -149,7 +151,7 @@ def run(arguments: list[str] | None = None) -> int:
         return 130
     except JobFailed as error:
         _say(str(error))
-        return 1
+        return LOST if error.may_go_on else 1
     except BrokenPipeError:
         return 0
     except Exception as error:
@@ -162,4 +164,9 @@ def run(arguments: list[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the `vitreous` program."""
-    sys.exit(run())
+    from vitreous.runtime.launch import is_rank, leave
+
+    code = run()
+    if is_rank():
+        leave(code)
+    sys.exit(code)

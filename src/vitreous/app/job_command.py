@@ -13,7 +13,11 @@ from vitreous.app.options import ParameterOption, describe, make_parameters, rea
 from vitreous.core.errors import LEFT_OUT, InputError
 from vitreous.job import Entry, Job, JobParameters, find
 
-_RANKS_HELP = "processes on this machine that share the work (torchrun or srun start them on several)"
+_RANKS_HELP = (
+    "ranks on this machine that share the work: a process each, and one a GPU (torchrun or srun start them on several)"
+)
+RANKS_OPTION = click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP)
+_RESTARTS_HELP = "how often the ranks start again by themselves, from the last iteration, after one was killed"
 _BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
 
 
@@ -62,14 +66,20 @@ def make_command(entry: Entry) -> click.Command:
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
     if job.shared:
-        own.append(click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP))
+        own += [RANKS_OPTION, click.Option(["--restarts"], type=click.IntRange(0), default=3, help=_RESTARTS_HELP)]
 
     def run(
-        output: str | None, root: str | None, resume: str | None, dump_yaml: bool, ranks: int = 1, **texts: Any
+        output: str | None,
+        root: str | None,
+        resume: str | None,
+        dump_yaml: bool,
+        ranks: int = 1,
+        restarts: int = 0,
+        **texts: Any,
     ) -> int:
         given = read_values(own, texts)
-        if ranks > 1 and not dump_yaml:
-            _share_out(ranks)
+        if job.shared and not dump_yaml:
+            _share_out(ranks, _running(given), spared=job.queued, restarts=restarts)
         if dump_yaml:
             click.echo(dump(job, given))
             return 0
@@ -78,12 +88,29 @@ def make_command(entry: Entry) -> click.Command:
     return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
 
 
-def _share_out(ranks: int) -> None:
-    """Start this command line as so many ranks and leave with their exit code; nothing in one of those ranks."""
+def _running(given: dict[str, Any]) -> JobParameters:
+    """How a job is to run, whatever else it was given."""
+    return make_parameters(JobParameters, {name: given[name] for name in JobParameters.model_fields if name in given})
+
+
+def _share_out(ranks: int, running: JobParameters, *, spared: bool, restarts: int) -> None:
+    """Start this command line as a process a rank and device, and leave with their exit code.
+
+    Nothing where one process is all there is to start, or in one that was started so. spared, restarts: see run_ranks.
+    """
+    from vitreous.runtime.device import available_cores, available_gpus
+    from vitreous.runtime.gpu_map import plan_workers
     from vitreous.runtime.launch import is_rank, run_ranks
 
-    if not is_rank():
-        raise click.exceptions.Exit(run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], ranks))
+    if is_rank():
+        return
+    threads = running.threads or max(1, available_cores() // ranks)
+    available = 0 if running.cpu else available_gpus()
+    workers = plan_workers(running.gpu, ranks=ranks, threads=threads, available=available, cpu=running.cpu)
+    if len(workers) > 1:
+        raise click.exceptions.Exit(
+            run_ranks([sys.executable, "-m", "vitreous", *sys.argv[1:]], workers, spared=spared, restarts=restarts)
+        )
 
 
 def dump(job: type[Job], given: dict[str, Any]) -> str:
@@ -109,12 +136,14 @@ def execute(
     from vitreous.app.report.job_page import write_job_page
     from vitreous.pipeline.project import Project, read_record
     from vitreous.pipeline.runner import run_job
-    from vitreous.runtime.launch import is_first
+    from vitreous.runtime.launch import is_first, noted_place
 
     project = Project(root or _project_of(output))
     if resume and "optimiser" in job.Parameters.model_fields and not _is_last(project.root / resume):
         given, resume = _from_iteration(project, job, resume, given), None
     directory = _directory(project, job, output, resume)
+    if (again := noted_place()) is not None:
+        directory, resume = again, ""
     if resume is not None and directory is not None:
         given = {**_recorded(job, read_record(directory)), **given}
     if project.root != Path.cwd() and root is None:

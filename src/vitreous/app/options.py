@@ -33,6 +33,8 @@ class ParameterOption(click.Option):
         settings: dict[str, Any] = {"type": str, "default": None, "metavar": type_name(info.annotation)}
         if inner is bool:
             settings |= {"is_flag": False, "flag_value": "true"}
+        elif _extra(info, "bare") is not None:
+            settings |= {"is_flag": False, "flag_value": _extra(info, "bare")}
         if is_list(info.annotation):
             settings["multiple"] = True
         super().__init__([name, *self.spellings], **settings)

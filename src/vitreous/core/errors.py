@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 LEFT_OUT = 3  # exit code of a job that is done but for the items it names
+LOST = 75  # exit code of a rank that lost the others (EX_TEMPFAIL): the run may be started again
 
 
 class InputError(Exception):

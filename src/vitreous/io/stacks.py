@@ -127,6 +127,11 @@ def open_stacks(dataset: Dataset, project: str | Path) -> list[tuple[NDArray[np.
     return found
 
 
+def stacks_of(dataset: Dataset, project: str | Path) -> list[Path]:
+    """The files that the images of a dataset lie in."""
+    return [Path(project) / file for file in _locate(dataset.rows["image_name"])[0]]
+
+
 def _locate(names: np.ndarray) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names "000001@stack.mrcs" to distinct files, file of each image, index from 0 within it."""
     numbers = np.empty(len(names), dtype=np.int64)

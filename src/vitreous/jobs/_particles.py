@@ -16,8 +16,9 @@ from vitreous.data.images import ImageSource
 from vitreous.io.particle_paths import locate_stacks
 from vitreous.io.refinement_files import ScaleGroups
 from vitreous.io.relion import read_dataset
-from vitreous.io.stacks import ParticleStack, open_stacks
-from vitreous.job import Context, JobParameters, parameter
+from vitreous.io.stacks import ParticleStack, open_stacks, stacks_of
+from vitreous.job import Context, parameter
+from vitreous.jobs._reading import ReadingParameters, placed
 from vitreous.methods.refinement.common_grid import CommonGrid, Grid, GroupImages, choose_grid
 from vitreous.methods.refinement.dataset import (
     distortions_of,
@@ -30,7 +31,7 @@ from vitreous.methods.refinement.particles import ParticleSet
 log = logging.getLogger(__name__)
 
 
-class CtfParameters(JobParameters):
+class CtfParameters(ReadingParameters):
     """How the CTF is treated: what every job that compares particles takes."""
 
     ctf_phase_flipped: bool = parameter(False, help="the images have been phase-flipped", advanced=True)
@@ -55,10 +56,15 @@ class ComparisonParameters(CtfParameters):
         0.0, help="finest detail that is compared, whatever the maps hold (0: no limit)", unit="A", ge=0, advanced=True
     )
 
+    pool: int = parameter(
+        0, help="most particles in a batch (0: as many as fit in memory)", ge=0, le=10_000, advanced=True
+    )
+
     def comparison(self) -> dict[str, Any]:
         """These options as the methods' options name them."""
         return {
             "zero_mask": self.zero_mask,
+            "pool": self.pool or 512,
             "max_significant": self.maximum_significants or 2**62,
             "strict_highres": self.strict_highres_exp,
         }
@@ -72,10 +78,12 @@ def read_particles(
     diameter: float,
     like: Grid | None = None,
     treatment: CtfTreatment | None = None,
+    reading: ReadingParameters | None = None,
 ) -> tuple[Dataset, ParticleSet]:
     """The table and the images of a particle STAR file.
 
-    diameter of the mask in A, 0 where not given; like: the grid of a reference, which decides where groups differ.
+    diameter of the mask in A, 0 where not given; like: the grid of a reference, which decides where groups differ;
+    reading: where the images are to be read from (None: from where they lie).
     """
     path = context.project / input_star
     dataset = read_dataset(path)
@@ -83,6 +91,8 @@ def read_particles(
         raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
     dataset = locate_stacks(dataset, context.project, path)
     images = open_images(dataset, context.project, ctf=ctf, like=like)
+    if reading is not None:
+        images = placed(images, dataset, path, stacks_of(dataset, context.project), reading, context)
     particles = particle_set(dataset, images, apply_ctf=ctf, treatment=treatment)
     if diameter > images.box * images.pixel_size:
         raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from vitreous.methods.picking.pick import Candidates, Lens, PickingRecipe, find_
 from vitreous.methods.picking.selection import Cut, choose_cuts
 from vitreous.methods.picking.threshold import NoiseLaw
 from vitreous.runtime.progress import track
+from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
 COORDINATES_NODE = "MicrographCoordsGroup.star.relion.autopick"
@@ -79,6 +79,7 @@ class Autopick(Job):
     relion_type = "relion.autopick.log"
     help = "pick particles in micrographs (Laplacian of Gaussian)"
     Parameters = AutopickParameters
+    shared = queued = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write NAME_candidates.star and NAME_autopick.star per micrograph, and autopick.star that lists them."""
@@ -126,11 +127,12 @@ def _search(dataset: Dataset, params: AutopickParameters, context: Context) -> I
         edge=params.edge,
         min_roundness=params.min_roundness,
     )
-    executor = ThreadPoolExecutor(max(1, min(context.threads, len(dataset))))
-    try:
-        yield from executor.map(lambda index: _attempt(dataset, index, recipe, context), range(len(dataset)))
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    return shared_out(
+        range(len(dataset)),
+        lambda index: _attempt(dataset, index, recipe, context),
+        threads=context.threads,
+        ranks=context.ranks,
+    )
 
 
 def _attempt(dataset: Dataset, index: int, recipe: PickingRecipe, context: Context) -> _Found | Quarantined:

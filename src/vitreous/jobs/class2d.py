@@ -166,7 +166,12 @@ def _states(
 
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:
     dataset, particles = read_particles(
-        params.input, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+        params.input,
+        context,
+        ctf=params.ctf,
+        diameter=params.particle_diameter,
+        treatment=params.treatment(),
+        reading=params,
     )
     if len(particles) < 2 * params.n_classes:
         raise InputError(

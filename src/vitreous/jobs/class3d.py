@@ -120,7 +120,12 @@ class Class3D(Job):
         given = context.project / params.input
         star = data_of_optimiser(given) if is_optimiser(params.input) else params.input
         dataset, particles = read_particles(
-            star, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+            star,
+            context,
+            ctf=params.ctf,
+            diameter=params.particle_diameter,
+            treatment=params.treatment(),
+            reading=params,
         )
         references = _references(params, context, particles)
         options = _options(params, context, particles, len(references))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from vitreous.methods.ctf_fitting.spectrum import (
 )
 from vitreous.methods.ctf_fitting.tilt import fit_tilted_ctf
 from vitreous.runtime.progress import track
+from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
 _SAMPLE = ("sample_thickness", "sample_tilt", "tilt_axis")
@@ -58,6 +58,7 @@ class Ctf(Job):
     relion_type = "relion.ctffind.ctffind4"
     help = "estimate defocus and astigmatism of micrographs"
     Parameters = CtfParameters
+    shared = queued = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write micrographs_ctf.star and, per micrograph, NAME_ctf.mrc (picture) and NAME_ctf.star (fit, curve)."""
@@ -125,11 +126,7 @@ def _read(params: CtfParameters, context: Context) -> Dataset:
 def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[_Row | Quarantined]:
     """Results in the order of the table. The fits are numpy and FFT work that leaves Python's lock free."""
     tasks = [_task(dataset, index, params, context) for index in range(len(dataset))]
-    executor = ThreadPoolExecutor(max(1, min(context.threads, len(tasks))))
-    try:
-        yield from executor.map(lambda task: _attempt(task, params, context), tasks)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    return shared_out(tasks, lambda task: _attempt(task, params, context), threads=context.threads, ranks=context.ranks)
 
 
 def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> _Task:

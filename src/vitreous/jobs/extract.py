@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from vitreous.methods.extraction.extract import ExtractionRecipe, default_backgr
 from vitreous.methods.extraction.recentre import recentre
 from vitreous.methods.extraction.windows import share_inside, touches_micrograph, window_centres
 from vitreous.runtime.progress import track
+from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
 PARTICLES_NODE = "ParticleGroupMetadata.star.relion"
@@ -91,6 +91,7 @@ class Extract(Job):
     relion_type = "relion.extract"
     help = "extract particle images from micrographs"
     Parameters = ExtractParameters
+    shared = queued = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write one stack per micrograph and particles.star."""
@@ -208,11 +209,12 @@ def _extract_all(
     """Stacks in the order of the micrographs; torch and FFTs leave Python's lock free."""
     workers = max(1, min(context.threads, len(tasks)))
     memory = context.memory // (2 * workers)
-    executor = ThreadPoolExecutor(workers)
-    try:
-        yield from executor.map(lambda task: _attempt(task, recipe, params, context, memory), tasks)
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    return shared_out(
+        tasks,
+        lambda task: _attempt(task, recipe, params, context, memory),
+        threads=workers,
+        ranks=context.ranks,
+    )
 
 
 def _attempt(

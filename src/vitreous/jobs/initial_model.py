@@ -104,7 +104,12 @@ class InitialModelJob(Job):
         """Write initial_model.mrc, and run_itNNN_* of the run that was kept every ten iterations."""
         symmetry = canonical_name(params.symmetry)
         dataset, particles = read_particles(
-            params.input, context, ctf=params.ctf, diameter=params.particle_diameter, treatment=params.treatment()
+            params.input,
+            context,
+            ctf=params.ctf,
+            diameter=params.particle_diameter,
+            treatment=params.treatment(),
+            reading=params,
         )
         if len(particles) < 50 * params.n_classes:
             raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_mo
 from vitreous.methods.motion.correction import Exposure, SumOptions, binned_shape
 from vitreous.methods.motion.frames import FrameRange, UnusableMovie
 from vitreous.runtime.progress import track
+from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ class Motioncorr(Job):
     relion_type = "relion.motioncorr.own"
     help = "correct the motion of movies and sum their frames"
     Parameters = MotioncorrParameters
+    shared = queued = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write corrected_micrographs.star and, per movie, .mrc, .star, _PS.mrc and on request _noDW.mrc."""
@@ -101,11 +102,15 @@ def _correct_all(work: Work) -> Iterator[_Row | Quarantined]:
         at_once = max(1, min(context.threads, n, context.memory // max(needed, 1)))
     threads = max(1, context.threads // at_once)
     before = torch.get_num_threads()
-    executor = ThreadPoolExecutor(at_once, initializer=torch.set_num_threads, initargs=(threads,))
     try:
-        yield from executor.map(lambda index: _attempt(work, index, at_once), range(n))
+        yield from shared_out(
+            range(n),
+            lambda index: _attempt(work, index, at_once),
+            threads=at_once,
+            ranks=context.ranks,
+            start_thread=lambda: torch.set_num_threads(threads),
+        )
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(before)
 
 

@@ -190,6 +190,7 @@ def _read(params: Refine3DParameters, context: Context, like: Grid) -> tuple[Dat
         diameter=params.particle_diameter,
         like=like,
         treatment=params.treatment(),
+        reading=params,
     )
     if len(particles) < 4:
         path = context.project / params.input

@@ -23,9 +23,9 @@ from vitreous.pipeline.record import (
     write_metrics,
     write_yaml,
 )
-from vitreous.pipeline.stop import JobFailed, Stopped
+from vitreous.pipeline.stop import JobFailed, Stopped, late_signal
 from vitreous.runtime.progress import Sparingly
-from vitreous.runtime.ranks import ALONE, Ranks
+from vitreous.runtime.ranks import ALONE, RankLost, Ranks
 
 log = logging.getLogger(__name__)
 _FILE_ONLY = {"file_only": True}  # for run.log; a console has no room for it
@@ -67,7 +67,7 @@ def run_job(
     if not job.shared:
         what = f"a {job.name} job runs in one process"
         raise InputError("torchrun", what, "Start it without --ranks, torchrun or srun -n")
-    with ranks.joined() as mine:
+    with ranks.joined(queued=job.queued) as mine:
         if mine.is_first:
             return _run_first(project, job, params, directory, resume, step, on_success, on_iteration, mine)
         logging.getLogger("vitreous").setLevel(logging.WARNING)  # the first rank tells what there is to tell
@@ -86,9 +86,12 @@ def _run_first(
     mine: Ranks,
 ) -> JobRun:
     """The job in this process, which alone (or first among ranks) keeps its directory and its entry in the pipeline."""
+    from vitreous.runtime.launch import note_place
+
     place = directory if directory is not None else project.new_job(job)
     with job_lock(place), job_logs(place):
         mine.share(place)
+        note_place(place)
         set_marker(place, "Running")
         reads = _files_read(project, params)
         project.mark(place, job, "Running", reads, {})
@@ -96,14 +99,15 @@ def _run_first(
             result = _run(project, job, params, place, resume, step, mine, on_iteration)
             if on_success is not None:
                 on_success(result)
-        except BaseException as error:
+        except BaseException as caught:
+            error = late_signal() or caught  # peers that stop as well end our collective with an error of its own
             status: Status = "Aborted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "Failed"
             _log_end(job, error)
             set_marker(place, status)
             project.mark(place, job, status, reads, {})
             if isinstance(error, Exception) and not isinstance(error, InputError):
                 raise JobFailed(job.name, place, error) from error
-            raise
+            raise error from None if error is not caught else error.__cause__
         set_marker(place, "Succeeded")
         project.mark(place, job, "Succeeded", reads, result.outputs.nodes)
     return result
@@ -120,25 +124,47 @@ def _run(
     on_iteration: Callable[[Path], object] = lambda directory: None,
 ) -> JobRun:
     from vitreous.runtime import device, memory
-    from vitreous.runtime.launch import local_ranks
+    from vitreous.runtime.gpu_map import parse_gpu_map
+    from vitreous.runtime.launch import local_ranks, place_in_map, placement
 
     memory.keep_freed_memory()
-    sharing = local_ranks()
-    chosen = device.resolve(params.gpu, cpu=params.cpu, rank=mine.rank)
+    if mine.heartbeat is not None:
+        mine.heartbeat.log_to(place / f"rank{mine.rank:03d}.log")
+    own = placement(params.gpu, params.threads)
+    rank, ranks = place_in_map(len(parse_gpu_map(own.gpu)))
+    chosen = device.resolve(own.gpu, cpu=params.cpu, rank=rank, ranks=ranks)
     context = Context(
         project=project.root,
         directory=place,
         device=chosen,
-        threads=device.set_threads(params.threads, sharing=sharing),
+        threads=device.set_threads(own.threads, sharing=local_ranks()),
         seed=params.seed,
-        memory=memory.budget(params.max_memory, chosen) // sharing,
+        memory=memory.budget(params.max_memory, chosen) // own.sharing,
         resume=resume,
         ranks=mine,
         iteration_done=Sparingly(lambda: on_iteration(place)),
     )
-    if not mine.is_first:
-        return JobRun(job.name, place, job().run(params, context), 0.0, 0.0)
-    write_yaml(place / RECORD, describe_run(job, params, str(chosen), step))
+    with context.closing:
+        if not mine.is_first:
+            return JobRun(job.name, place, _serve(job, params, context), 0.0, 0.0)
+        return _run_and_record(job, params, context, mine, step)
+
+
+def _serve(job: type[Job], params: JobParameters, context: Context) -> Outputs:
+    """The work of a rank that is not the first."""
+    from vitreous.runtime.queue import Served
+
+    try:
+        return job().run(params, context)
+    except Served:
+        return Outputs()
+
+
+def _run_and_record(job: type[Job], params: JobParameters, context: Context, mine: Ranks, step: str) -> JobRun:
+    from vitreous.runtime import memory
+
+    place, resume = context.directory, context.resume
+    write_yaml(place / RECORD, describe_run(job, params, str(context.device), step))
     write_job(place / "job.star", job.relion_type, params.model_dump(mode="json"), is_continue=resume)
     append_note(place, job, params, resume)
     log.info("%s in %s%s", job.name, place, ", going on from what is there" if resume else "")
@@ -154,6 +180,7 @@ def _run(
     write_failed(place, [(one.item, one.reason) for one in outputs.quarantined])
     if outputs.quarantined:  # the job said each of them as it came
         log.warning("%d left out: failed.star and report.html say which and why", len(outputs.quarantined))
+    outputs.metrics.update(context.seconds)
     write_metrics(place, outputs, seconds, peak)
     log.info("%s: %s (%.1f s, at most %.2f GB)", job.name, outputs.summary or "done", seconds, peak)
     return JobRun(job.name, place, outputs, seconds, peak)
@@ -164,6 +191,8 @@ def _log_end(job: type[Job], error: BaseException) -> None:
         log.error("%s: %s", job.name, error)
     elif isinstance(error, (Stopped, KeyboardInterrupt)):
         log.warning("%s: %s; --continue goes on from here", job.name, error or "stopped")
+    elif isinstance(error, RankLost):
+        log.error("%s: %s; --continue goes on from the last iteration", job.name, error)
     else:
         log.error("%s: our fault", job.name, exc_info=error)
 

@@ -4,61 +4,44 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from vitreous.runtime.gpu_map import plan_workers
 
-from vitreous.core.errors import InputError
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 
 
-def parse_gpu_map(text: str) -> list[list[int]]:
-    """RELION's --gpu syntax: colons between ranks, commas within one ("0,1:2" gives rank 0 GPUs 0 and 1, rank 1 GPU 2).
+def available_gpus() -> int:
+    """CUDA devices of this machine. Where the system has no device of the kind, torch is not asked."""
+    if "torch" not in sys.modules and not any(Path("/dev").glob("nvidia*")) and not Path("/dev/kfd").exists():
+        return 0
+    import torch
 
-    Raises InputError for anything but numbers, commas and colons. An empty text gives an empty list.
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def resolve(gpu: str = "", *, cpu: bool = False, rank: int = 0, ranks: int = 1) -> torch.device:
+    """The device of this rank of `ranks`, and a log line that names it.
+
+    gpu: RELION's map (empty: the GPUs there are). A GPU that is asked for by number and is not there is the user's
+    fault (InputError), never a silent fall-back to the CPU.
     """
-    if not text.strip():
-        return []
-    try:
-        ranks = [[int(number) for number in part.split(",")] for part in text.strip().split(":")]
-    except ValueError:
-        raise InputError(
-            "--gpu", f"cannot read {text!r} as a list of GPUs", "Give numbers, e.g. --gpu 0 or --gpu 0:1"
-        ) from None
-    if any(number < 0 for part in ranks for number in part):
-        raise InputError("--gpu", f"{text!r} holds a negative GPU number", "GPUs are numbered from 0")
-    return ranks
+    import torch
 
-
-def resolve(gpu: str = "", *, cpu: bool = False, rank: int = 0) -> torch.device:
-    """The device of this rank, and a log line that names it.
-
-    gpu: RELION's map (empty: the GPUs there are, ranks taking turns). A GPU that is asked for by number and is not
-    there is the user's fault (InputError), never a silent fall-back to the CPU.
-    """
-    wanted = parse_gpu_map(gpu)
-    if cpu:
-        if wanted:
-            raise InputError("--cpu", "both --cpu and --gpu are given", "Leave one of them out")
-        log.info("device: CPU (asked for)")
+    workers = plan_workers(gpu, ranks=max(ranks, rank + 1), threads=1, available=available_gpus(), cpu=cpu)
+    mine = [one.device for one in workers if one.rank == rank]
+    if mine[0] is None:
+        log.info("device: CPU (%s)", "asked for" if cpu else "no CUDA GPU on this machine")
         return torch.device("cpu")
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not wanted:
-        if not available:
-            log.info("device: CPU (no CUDA GPU on this machine)")
-            return torch.device("cpu")
-        index = rank % available
-    else:
-        mine = wanted[rank % len(wanted)]
-        index = mine[0]
-        if index >= available:
-            raise InputError(
-                "--gpu",
-                f"GPU {index} is asked for, and this machine has {available or 'no'} CUDA GPU{'s' * (available > 1)}",
-                "Give another number, or --cpu",
-            )
-    log.info("device: GPU %d (%s)", index, torch.cuda.get_device_name(index))
-    return torch.device("cuda", index)
+    log.info("device: GPU %d (%s)", mine[0], torch.cuda.get_device_name(mine[0]))
+    if len(mine) > 1:
+        log.info("this process drives one GPU of %d: --ranks (or torchrun) uses more", len(mine))
+    return torch.device("cuda", mine[0])
 
 
 def available_cores() -> int:
@@ -87,8 +70,10 @@ def set_threads(threads: int, *, sharing: int = 1) -> int:
     """Use this many CPU threads (0: all there are, shared out among `sharing` ranks) in torch and numba; the number."""
     cores = available_cores()
     count = min(threads, cores) if threads else max(1, cores // sharing)
-    torch.set_num_threads(count)
     import numba
+    import torch
+
+    torch.set_num_threads(count)
 
     most = int(vars(numba.config)["NUMBA_NUM_THREADS"])  # numba refuses more than it started with
     numba.set_num_threads(min(count, most))

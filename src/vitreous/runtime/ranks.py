@@ -7,23 +7,40 @@ GPUs. Every rank works; there is no leader that idles.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from vitreous.runtime.guard import Guard
+from vitreous.runtime.heartbeat import Heartbeat
+from vitreous.runtime.launch import ONE_GPU
+from vitreous.runtime.meeting import Meeting
+
+
+class RankLost(RuntimeError):
+    """Another rank died, or did not come in time, while all were to do something together."""
+
 
 @dataclass(frozen=True)
 class Ranks:
-    """Who this process is among how many. group: None for one process, else the process group it talks through."""
+    """Who this process is among how many. group: the process group it talks through; None for one process.
+
+    meeting: where ranks that take items from a queue meet, instead of a group, which would end with any of them.
+    heartbeat: tells what this rank does. Collective operations raise RankLost where another rank is gone or does not
+    come in time.
+    """
 
     rank: int = 0
     size: int = 1
     group: Any = None
+    meeting: Meeting | None = None
+    heartbeat: Heartbeat | None = None
 
     @property
     def is_first(self) -> bool:
@@ -39,17 +56,16 @@ class Ranks:
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add up a tensor over the ranks, in place. Accumulate in float64 where rank counts must agree."""
         if self.size > 1:
-            if tensor.is_complex():
-                dist.all_reduce(torch.view_as_real(tensor), group=self.group)
-            else:
-                dist.all_reduce(tensor, group=self.group)
+            with self._together("adding up"):
+                dist.all_reduce(torch.view_as_real(tensor) if tensor.is_complex() else tensor, group=self.group)
         return tensor
 
     def broadcast_(self, tensor: torch.Tensor, source: int = 0) -> torch.Tensor:
         """Give every rank the tensor of one (source counted within the group), in place."""
         if self.size > 1:
             origin = dist.get_global_rank(self.group, source)
-            dist.broadcast(torch.view_as_real(tensor) if tensor.is_complex() else tensor, origin, group=self.group)
+            with self._together("handing out"):
+                dist.broadcast(torch.view_as_real(tensor) if tensor.is_complex() else tensor, origin, group=self.group)
         return tensor
 
     def gather(self, item: Any) -> list[Any]:
@@ -57,20 +73,39 @@ class Ranks:
         if self.size == 1:
             return [item]
         items: list[Any] = [None] * self.size
-        dist.all_gather_object(items, item, group=self.group)
+        with self._together("gathering"):
+            dist.all_gather_object(items, item, group=self.group)
         return items
 
     def share(self, item: Any) -> Any:
         """The first rank's (picklable) item, on every rank."""
+        if self.meeting is not None:
+            if self.is_first:
+                self.meeting.put("shared", item)
+            return self.meeting.get("shared")
         items = [item]
         if self.size > 1:
-            dist.broadcast_object_list(items, dist.get_global_rank(self.group, 0), group=self.group)
+            with self._together("handing out"):
+                dist.broadcast_object_list(items, dist.get_global_rank(self.group, 0), group=self.group)
         return items[0]
 
     def barrier(self) -> None:
         """Wait until every rank is here."""
         if self.size > 1:
-            dist.barrier(group=self.group)
+            with self._together("meeting"):
+                dist.barrier(group=self.group)
+
+    @contextmanager
+    def _together(self, what: str) -> Iterator[None]:
+        """Something that all ranks do at the same time; it is told, and an error of it is that a rank is gone."""
+        if self.heartbeat is not None:
+            self.heartbeat.tell(f"{what}, with all ranks", waits=True)
+        try:
+            yield
+        except RuntimeError as error:
+            raise RankLost(f"a rank was lost ({what}): {_plain(error)}") from error
+        if self.heartbeat is not None:
+            self.heartbeat.tell(f"working since {what}")
 
     def split(self, n_groups: int = 2) -> tuple[Ranks, Sequence[int]]:
         """Ranks of this one's group and the group numbers (half-sets) that it has to work on.
@@ -88,27 +123,58 @@ class Ranks:
     def _subgroup(self, members: list[list[int]], mine: int) -> Ranks:
         """Every rank must make every group, in one order (torch.distributed's rule)."""
         groups = [dist.new_group([dist.get_global_rank(self.group, rank) for rank in part]) for part in members]
-        return Ranks(members[mine].index(self.rank), len(members[mine]), groups[mine])
+        return Ranks(members[mine].index(self.rank), len(members[mine]), groups[mine], heartbeat=self.heartbeat)
+
+
+def _plain(error: RuntimeError) -> str:
+    """The first sentence of a library's message, without the place in its source."""
+    return re.sub(r"^\[\S+\]\s*", "", str(error)).partition(". ")[0].partition("\n")[0]
 
 
 ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Join the ranks of this run for a while. A rank that fails leaves without waiting for the others."""
-    yield start()
+def joined(*, queued: bool = False) -> Iterator[Ranks]:
+    """Join the ranks of this run for a while. A rank that fails leaves without waiting for the others.
+
+    queued: only to take items from a queue; then a rank that dies does not end the others.
+    """
+    if queued:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        meeting = Meeting(keeps=rank == 0)
+        heartbeat = Heartbeat(rank)
+        yield Ranks(rank, size, meeting=meeting, heartbeat=heartbeat)
+        heartbeat.close()
+        return
+    ranks = start()
+    if ranks.size == 1:
+        yield ranks
+        return
+    heartbeat = Heartbeat(ranks.rank)
+    guard = Guard(ranks.rank, ranks.size, heartbeat)
+    try:
+        yield replace(ranks, heartbeat=heartbeat)
+        heartbeat.tell_leaving()
+    finally:
+        guard.close()
+        heartbeat.close()
     stop()
 
 
-def start(timeout_s: float = 1800.0) -> Ranks:
-    """The ranks of this run: one process, or what torchrun's environment says."""
+def start(timeout_s: float | None = None) -> Ranks:
+    """The ranks of this run: one process, or what torchrun's environment says.
+
+    timeout_s: how long the others may let a rank wait before it gives up (VITREOUS_TIMEOUT_S, else half an hour).
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE
     if not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        seconds = timeout_s or float(os.environ.get("VITREOUS_TIMEOUT_S", "1800"))
+        nccl = torch.cuda.is_available() and ONE_GPU not in os.environ
+        backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=seconds))
     return Ranks(dist.get_rank(), dist.get_world_size(), dist.group.WORLD)
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -138,3 +139,31 @@ def test_simulate_is_two_words_or_one() -> None:
                 found, command, rest = cli.suite.resolve_command(context, ["simulate", name[9:], "--x"])
             assert (found, rest) == (name, ["--x"])
             assert command is not None
+
+
+def test_doctor_shows_the_plan_of_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "doctor", "--plan", "--ranks 3 --j 3 --gpu 2:2:1,3 --K 50", "--devices", "4")
+    assert code == 0
+    rows = [line.split()[:5] for line in out.splitlines()[1:5]]
+    assert rows == [
+        ["0", "0", "GPU", "2", "3"],
+        ["1", "1", "GPU", "2", "3"],
+        ["2", "2", "GPU", "1", "2"],
+        ["3", "2", "GPU", "3", "1"],
+    ]
+    code, out, _ = run(capsys, "doctor", "--plan", "--ranks 2 --gpu", "--devices", "4")
+    assert [line.split()[3] for line in out.splitlines()[1:]] == ["0", "1", "2", "3"]
+
+
+def test_a_plan_that_cannot_be_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("--ranks 0", "--gpu 9", "--gpu 1 --cpu"):
+        code, _, err = run(capsys, "doctor", "--plan", words, "--devices", "4")
+        assert code == 2
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_gpu_needs_no_value() -> None:
+    command = cli.suite.get_command(click.Context(cli.suite), "class2d")
+    assert command is not None
+    context = command.make_context("class2d", ["--i", "x.star", "--gpu", "--j", "2"])
+    assert (context.params["gpu"], context.params["threads"]) == ("", "2")

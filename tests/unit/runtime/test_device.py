@@ -9,19 +9,6 @@ from vitreous.core.errors import InputError
 from vitreous.runtime import device
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("", []), ("0", [[0]]), ("0:1", [[0], [1]]), ("0,1:2,3", [[0, 1], [2, 3]])]
-)
-def test_gpu_map_as_relion_writes_it(text: str, expected: list[list[int]]) -> None:
-    assert device.parse_gpu_map(text) == expected
-
-
-@pytest.mark.parametrize("text", ["a", "0;1", "0:", "-1", "0.5"])
-def test_bad_gpu_map_is_the_users_fault(text: str) -> None:
-    with pytest.raises(InputError, match="--gpu"):
-        device.parse_gpu_map(text)
-
-
 def test_the_device_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert device.resolve(cpu=True) == torch.device("cpu")
@@ -38,8 +25,8 @@ def test_ranks_take_their_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "test")
-    assert device.resolve("", rank=5) == torch.device("cuda", 1)
-    assert device.resolve("2:3", rank=1) == torch.device("cuda", 3)
+    assert device.resolve("", rank=5, ranks=6) == torch.device("cuda", 1)
+    assert device.resolve("2:3", rank=1, ranks=2) == torch.device("cuda", 3)
     with pytest.raises(InputError, match="GPU 7"):
         device.resolve("7")
 

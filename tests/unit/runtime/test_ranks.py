@@ -34,6 +34,7 @@ def test_one_process_does_nothing_and_has_both_halves(monkeypatch: pytest.Monkey
 _PROGRAM = """
 import json, sys, torch
 from vitreous.runtime import ranks as r
+from vitreous.runtime.launch import leave
 ranks = r.start()
 total = ranks.sum_(torch.tensor([float(ranks.rank + 1)], dtype=torch.float64)).item()
 turned = ranks.sum_(torch.tensor([1j * (ranks.rank + 1)])).imag.item()
@@ -45,6 +46,7 @@ ranks.barrier()
 with open(f"{sys.argv[1]}/{ranks.rank}.json", "w") as file:
     json.dump([total, turned, told, list(halves), group.size, alone, gathered], file)
 r.stop()
+leave(0)
 """
 
 

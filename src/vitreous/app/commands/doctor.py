@@ -28,8 +28,15 @@ _LEAST_FREE_GB = 5.0
 
 
 @click.command("doctor", help=__doc__)
-def command() -> None:
+@click.option("--plan", metavar="OPTIONS", help="show where a job with these options would work: '--ranks 3 --gpu 0:1'")
+@click.option("--devices", type=click.IntRange(0), help="with --plan: as if this machine had so many GPUs")
+def command(plan: str | None, devices: int | None) -> None:
     """Print one line a finding; exit 0 unless something needed is missing (1)."""
+    if plan is not None:
+        from vitreous.app.rank_table import print_plan
+
+        print_plan(plan, devices)
+        return
     missing = False
     for title, text in _machine():
         click.echo(f"{title:<12} {text}")

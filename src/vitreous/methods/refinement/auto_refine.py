@@ -251,6 +251,7 @@ def _expectation(
         adaptive_fraction=options.adaptive_fraction,
         max_significant=min(max_significant, options.max_significant),
         zero_mask=options.zero_mask,
+        pool=options.pool,
         compared_shell=strict_shell(particles.box * particles.pixel_size, options.strict_highres),
         low_precision=options.low_precision,
         memory=options.memory,

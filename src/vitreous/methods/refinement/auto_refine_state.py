@@ -63,6 +63,7 @@ class AutoRefineOptions:
     scale_correction: bool = False
     absolute_grey: bool = False
     first_samples: int = 100
+    pool: int = 512
     low_precision: bool = True
     mask: Float[Tensor, "box box box"] | None = None
     half_map_fsc: Callable[[Tensor, Tensor], Tensor] = fsc

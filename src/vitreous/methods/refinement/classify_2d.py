@@ -72,6 +72,7 @@ class Options2D:
     scale_correction: bool = False
     low_precision: bool = True
     perturb: float = 0.5
+    pool: int = 512
     padding: int = 2
     memory: int = 1 << 30
     seed: int = 1
@@ -180,6 +181,7 @@ def pass_over(
         coarse_shell=min(max_shell, sampling.coarse_shell(box, particles.pixel_size, options.diameter)),
         adaptive_fraction=options.adaptive_fraction,
         max_significant=options.max_significant,
+        pool=options.pool,
         zero_mask=options.zero_mask,
         compared_shell=strict_shell(box * particles.pixel_size, options.strict_highres),
         low_precision=options.low_precision,

@@ -107,6 +107,7 @@ class Search:
             coarse_shell=min(self.max_shell, coarse_shell),
             compared_shell=strict_shell(particles.box * particles.pixel_size, o.strict_highres),
             zero_mask=o.zero_mask,
+            pool=o.pool,
             adaptive_fraction=o.adaptive_fraction,
             max_significant=min(o.first_samples, o.max_significant) if guessed else o.max_significant,
             low_precision=o.low_precision,

@@ -48,6 +48,7 @@ class Options3D:
     strict_highres: float = 0.0
     max_significant: int = 2**62
     zero_mask: bool = True
+    pool: int = 512
     uniform_classes: bool = False
     adaptive_fraction: float = 0.999
     incr_size: int = 10

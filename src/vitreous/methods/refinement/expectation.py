@@ -45,7 +45,7 @@ class Settings:
 
     max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
     pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). zero_mask, compared_shell: see
-    preprocess.prepare. memory: bytes for one batch. ranks: who shares the work.
+    preprocess.prepare. memory: bytes for one batch, of at most `pool` images. ranks: who shares the work.
     """
 
     max_shell: int
@@ -53,6 +53,7 @@ class Settings:
     coarse_shell: int = 0
     adaptive_fraction: float = 0.999
     max_significant: int = 2**62
+    pool: int = 512
     oversample_below: int = 1000
     low_precision: bool = True
     zero_mask: bool = True
@@ -187,7 +188,7 @@ class Expectation:
         else:
             # each candidate's shifts and logits, and what selects them
             each += int(self.prior.candidates.mean_count * 32 * shifts)
-        return max(1, min(512, self.settings.memory // 2 // each))
+        return max(1, min(self.settings.pool, self.settings.memory // 2 // each))
 
     def _prepare(self, indices: NDArray[np.int64], poses: Poses) -> PreparedImages:
         s = self.settings

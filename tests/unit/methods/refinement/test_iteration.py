@@ -142,13 +142,16 @@ def test_averages_of_a_pass_are_the_references(two_classes: tuple[Tensor, Partic
         assert float(solved.data_vs_prior[2]) > 1.0
 
 
-def test_batches_do_not_change_the_result(two_classes: tuple[Tensor, ParticleSet, NoiseModel, Poses]) -> None:
+@pytest.mark.parametrize("smaller", [{"memory": 8_000_000}, {"pool": 7}])
+def test_batches_do_not_change_the_result(
+    two_classes: tuple[Tensor, ParticleSet, NoiseModel, Poses], smaller: dict[str, int]
+) -> None:
     images, particles, noise, _ = two_classes
     sampling = in_plane_sampling(20.0, 4.0, 2.0)
     references = ClassAverages(images, BOX // 2)
     large, small = AverageSums(2, BOX, 14), AverageSums(2, BOX, 14)
     whole, a = _run(references, particles, noise, sampling, large)
-    parts, b = _run(references, particles, noise, sampling, small, memory=8_000_000)
+    parts, b = _run(references, particles, noise, sampling, small, **smaller)
     np.testing.assert_allclose(whole.origins, parts.origins)
     torch.testing.assert_close(a.residual, b.residual, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(large.classes[0].data, small.classes[0].data, rtol=1e-3, atol=1e-2)
