@@ -213,6 +213,7 @@ def settings_of_leopard(config: LeopardMatch, where: Path) -> MatchSettings:
         defocus_max=high,
         defocus_step=step,
         filters=_filters(config.filters, where),
+        corners=True,
     )
 
 

@@ -78,6 +78,10 @@ class MatchTemplateParameters(JobParameters):
     padding: int = parameter(
         2, help="oversampling of the template's transform", aliases=("pad",), advanced=True, ge=1, le=2
     )
+    corners: bool = parameter(
+        False, help="templates keep what lies beyond Nyquist in the corners of Fourier space (a Leopard-EM YAML does)",
+        advanced=True,
+    )  # fmt: skip
     checkpoint_interval: float = parameter(
         600.0, help="seconds between saves of the running statistics", advanced=True, ge=0
     )
@@ -241,6 +245,7 @@ def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> 
         filters,
         params.robust,
         params.padding,
+        params.corners,
     )
 
 

@@ -115,7 +115,7 @@ def test_leopards_yaml_is_read_as_it_stands(project: Path) -> None:
     run(project, leopard_yaml=str(leopard_config(project)), threshold=2.5)
     from_yaml = read_results(project / "MatchTemplate/job001/results.csv")
     assert all((project / f"out/{name}.mrc").exists() for name in MAP_NAMES.values())
-    run(project, micrographs="mics.star", template="template.mrc", **SEARCH)
+    run(project, micrographs="mics.star", template="template.mrc", corners=True, **SEARCH)
     from_star = read_results(project / "MatchTemplate/job001/results.csv")
     for name in ("pos_x", "pos_y", "phi", "theta", "psi", "relative_defocus"):
         np.testing.assert_array_equal(from_yaml[name], from_star[name])

@@ -41,7 +41,8 @@ class MatchSettings:
 
     angles: a list of (phi, theta, psi) to search instead of a grid. trimmed: moments without the highest correlations,
     for searches so small, or particles so many, that the particles themselves raise mean and variance. padding:
-    oversampling of the template's transform.
+    oversampling of the template's transform. corners: templates keep what lies beyond Nyquist in the corners of Fourier
+    space, as Leopard-EM's do.
     """
 
     psi_step: float = 1.5
@@ -56,6 +57,7 @@ class MatchSettings:
     filters: Filters = field(default_factory=Filters)
     trimmed: bool = False
     padding: int = 2
+    corners: bool = False
 
     def orientations(self) -> Float[Tensor, "n 3"]:
         """All orientations of the search, float64."""
@@ -114,6 +116,7 @@ def prepare_search(
         prepared.whitening,
         settings.filters,
         padding=settings.padding,
+        corners=settings.corners,
         device=device,
         dtype=dtype,
     )
