@@ -41,6 +41,7 @@ class PeakChoice:
 
     false_positives: float = 1.0
     threshold: float = 0.0
+    calibrated: bool = False
     p_value: float = 0.0
     min_distance: float = 10.0
 
@@ -121,6 +122,7 @@ def match_file(
         maps,
         false_positives=choice.false_positives,
         threshold=choice.threshold,
+        calibrated=choice.calibrated,
         p_value=choice.p_value,
         min_distance=choice.min_distance / lens.pixel_size,
     )

@@ -53,6 +53,9 @@ class MatchTemplateParameters(JobParameters):
     defocus_step: float = parameter(200.0, help="step of the defocus search (0: none)", unit="A", ge=0)
     false_positives: float = parameter(1.0, help="false positives to accept in a micrograph", gt=0)
     threshold: float = parameter(0.0, help="z-score that counts as a hit (0: from the false positives)", ge=0)
+    calibrated: bool = parameter(
+        False, help="threshold for the false positives from the map's own peaks, not the formula (which is too high)"
+    )
     p_value: float = parameter(
         0.0, help="choose hits by the joint p-value of MIP and z-score instead (0: by z-score)", ge=0, lt=1
     )
@@ -99,7 +102,9 @@ class MatchTemplate(Job):
     def run(self, params: Any, context: Context) -> Outputs:
         """Write eight maps a micrograph, results.csv, matches.star (coordinates), particles.star (hits with poses)."""
         tasks, template, template_path = _tasks(params, context)
-        choice = PeakChoice(params.false_positives, params.threshold, params.p_value, params.min_distance)
+        choice = PeakChoice(
+            params.false_positives, params.threshold, params.calibrated, params.p_value, params.min_distance
+        )
         machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval)
         done: list[tuple[_Task, Matched]] = []
         failed: list[Quarantined] = []

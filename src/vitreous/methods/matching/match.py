@@ -25,7 +25,7 @@ from vitreous.methods.matching.search import (
     finish,
     search_block,
 )
-from vitreous.methods.matching.significance import detection_threshold, joint_p_values
+from vitreous.methods.matching.significance import calibrated_threshold, detection_threshold, joint_p_values
 from vitreous.methods.matching.templates import TemplateMaker, make_templates
 from vitreous.methods.matching.transfer import Lens, defocus_planes
 
@@ -214,16 +214,19 @@ def find_hits(
     *,
     false_positives: float = 1.0,
     threshold: float = 0.0,
+    calibrated: bool = False,
     p_value: float = 0.0,
     min_distance: float = 5.0,
 ) -> Hits:
     """Peaks of the scaled MIP above the threshold (0: that for so many false positives), min_distance pixels apart.
 
+    calibrated: the threshold for so many false positives is read off the map's own peaks instead of the formula.
     p_value: where positive, peaks are chosen by the joint p-value of MIP and scaled MIP instead.
     """
     score = maps.scaled_mip.numpy()
-    cut = threshold or detection_threshold(score.size, maps.n_correlations, false_positives)
     every = find_peaks(score, -np.inf, min_distance)
+    of_noise = score.size, maps.n_correlations, false_positives
+    cut = threshold or (calibrated_threshold(every.scores, *of_noise) if calibrated else detection_threshold(*of_noise))
     at = every.positions[:, 0], every.positions[:, 1]
     p_values = joint_p_values(maps.mip.numpy()[at].astype(np.float64), every.scores)
     chosen = p_values <= p_value if p_value > 0 else every.scores > cut
