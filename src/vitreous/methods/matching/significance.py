@@ -35,10 +35,10 @@ def calibrated_threshold(
 ) -> float:
     """z above which `false_positives` of the map's local maxima are expected by how its noise itself falls off.
 
-    scores: of all local maxima of a z-score map. Similar templates and neighbouring pixels are no independent trials, so
-    that `detection_threshold` is too high. The number of maxima of noise above z falls as exp(a - b z^2); a and b are
-    fitted between the highest tenth and hundredth of the maxima, after taking off what noise reaches once in ten
-    micrographs (molecules), until that changes no more. Never above `detection_threshold`; equal to it below 300 maxima.
+    scores: of all local maxima of a z-score map. Similar templates and neighbouring pixels are no independent trials:
+    `detection_threshold` is too high. The number of maxima of noise above z falls as exp(a - b z^2); a and b are fitted
+    between the highest tenth and hundredth of the maxima, after taking off what noise reaches once in ten micrographs
+    (molecules), until that changes no more. Never above `detection_threshold`; equal to it below 300 maxima.
     """
     bound = detection_threshold(n_pixels, n_correlations, false_positives)
     falling = np.sort(scores)[::-1]
