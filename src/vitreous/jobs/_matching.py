@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from vitreous.core.search_grid import AngleLimits, search_orientations
 from vitreous.data.volume import Volume
 from vitreous.io.leopard import MAP_NAMES, LeopardMatch, LeopardOrientations
 from vitreous.io.mrc import read_image, write_image
+from vitreous.job import JobParameters, parameter
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.filters import Filters, RadialCurve
 from vitreous.methods.matching.match import (
@@ -33,6 +34,32 @@ from vitreous.methods.matching.match import (
 from vitreous.methods.matching.search import SearchMaps, finish
 from vitreous.methods.matching.transfer import Lens
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+
+
+class FilterParameters(JobParameters):
+    """How micrograph and template are filtered."""
+
+    whiten: Literal["power", "amplitude", "none"] = parameter("power", help="spectrum that the noise is whitened by")
+    low_frequency: float = parameter(
+        0.0, help="band-pass: resolution above which nothing passes (0: no cut)", unit="A", ge=0
+    )
+    high_frequency: float = parameter(0.0, help="band-pass: finest resolution that passes (0: no cut)", unit="A", ge=0)
+    falloff: float = parameter(0.05, help="width of the band-pass edges", unit="1/px", advanced=True, gt=0)
+    randomise_from: float = parameter(
+        0.0, help="randomise the micrograph's phases beyond this resolution (0: nowhere): a control", unit="A",
+        advanced=True, ge=0,
+    )  # fmt: skip
+
+
+def filters_of(params: FilterParameters, pixel_size: float) -> Filters:
+    """A resolution in A is pixel_size / resolution cycles a pixel."""
+    return Filters(
+        whiten="" if params.whiten == "none" else params.whiten,
+        low=pixel_size / params.low_frequency if params.low_frequency else 0.0,
+        high=pixel_size / params.high_frequency if params.high_frequency else 0.0,
+        falloff=params.falloff,
+        randomise_from=pixel_size / params.randomise_from if params.randomise_from else 0.0,
+    )
 
 
 @dataclass(frozen=True)

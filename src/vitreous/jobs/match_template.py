@@ -19,25 +19,26 @@ from vitreous.data.volume import Volume
 from vitreous.io.leopard import MAP_NAMES, read_match_config, write_results
 from vitreous.io.mrc import read_map
 from vitreous.io.relion import read_dataset, write_dataset, write_tables
-from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.job import Context, Job, Outputs, Quarantined, parameter
 from vitreous.jobs._matching import (
+    FilterParameters,
     Machine,
     Matched,
     PeakChoice,
+    filters_of,
     lens_of_leopard,
     map_files,
     match_file,
     settings_of_leopard,
 )
 from vitreous.jobs._matching_tables import coordinates_table, hits_table, results_columns
-from vitreous.methods.matching.filters import Filters
 from vitreous.methods.matching.match import MatchSettings
 from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
 
 
-class MatchTemplateParameters(JobParameters):
+class MatchTemplateParameters(FilterParameters):
     """What `match-template` takes."""
 
     micrographs: str = parameter("", help="STAR file of micrographs with their CTF", aliases=("i", "input"))
@@ -63,16 +64,6 @@ class MatchTemplateParameters(JobParameters):
     robust: bool = parameter(
         False, help="mean and deviation without the highest correlations: for crowded micrographs or small searches"
     )
-    whiten: Literal["power", "amplitude", "none"] = parameter("power", help="spectrum that the noise is whitened by")
-    low_frequency: float = parameter(
-        0.0, help="band-pass: resolution above which nothing passes (0: no cut)", unit="A", ge=0
-    )
-    high_frequency: float = parameter(0.0, help="band-pass: finest resolution that passes (0: no cut)", unit="A", ge=0)
-    falloff: float = parameter(0.05, help="width of the band-pass edges", unit="1/px", advanced=True, gt=0)
-    randomise_from: float = parameter(
-        0.0, help="randomise the micrograph's phases beyond this resolution (0: nowhere): a control", unit="A",
-        advanced=True, ge=0,
-    )  # fmt: skip
     b_factor: float = parameter(0.0, help="B factor on the template", unit="A^2", ge=0)
     phi_limits: list[float] = parameter([], help="lowest and highest phi (rot)", unit="deg", advanced=True)
     theta_limits: list[float] = parameter([], help="lowest and highest theta (tilt)", unit="deg", advanced=True)
@@ -229,14 +220,6 @@ def _lens(dataset: Dataset, index: int, params: MatchTemplateParameters, where: 
 
 
 def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> MatchSettings:
-    per_pixel = lens.pixel_size  # a resolution in A is pixel_size / resolution cycles a pixel
-    filters = Filters(
-        whiten="" if params.whiten == "none" else params.whiten,
-        low=per_pixel / params.low_frequency if params.low_frequency else 0.0,
-        high=per_pixel / params.high_frequency if params.high_frequency else 0.0,
-        falloff=params.falloff,
-        randomise_from=per_pixel / params.randomise_from if params.randomise_from else 0.0,
-    )
     return MatchSettings(
         params.psi_step,
         params.theta_step,
@@ -247,7 +230,7 @@ def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> 
         -params.defocus_range,
         params.defocus_range,
         params.defocus_step,
-        filters,
+        filters_of(params, lens.pixel_size),
         params.robust,
         params.padding,
         params.corners,
