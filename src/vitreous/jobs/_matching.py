@@ -22,6 +22,7 @@ from vitreous.io.mrc import read_image, write_image
 from vitreous.job import JobParameters, parameter
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.filters import Filters, RadialCurve
+from vitreous.methods.matching.hierarchical import hierarchical_search
 from vitreous.methods.matching.match import (
     Hits,
     MatchSettings,
@@ -75,12 +76,16 @@ class PeakChoice:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a search may use. checkpoint_interval: seconds between saves of the running statistics."""
+    """What a search may use. checkpoint_interval: seconds between saves of the running statistics.
+
+    strategy: "full", or "hierarchical" (on the CPU, no checkpoints: it is short).
+    """
 
     device: torch.device
     memory: float
     seed: int = 1
     checkpoint_interval: float = 600.0
+    strategy: str = "full"
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,18 @@ def match_file(
 ) -> Matched:
     """Search one micrograph and write its eight maps. A checkpoint of the same search is gone on from with resume."""
     image = load_micrograph(micrograph, template, lens.pixel_size)
+    generator = torch.Generator().manual_seed(machine.seed)
+    if machine.strategy == "hierarchical":
+        start = time.monotonic()
+        try:
+            maps = hierarchical_search(
+                image, template.density, lens, settings, memory=machine.memory, generator=generator
+            )
+        except ValueError as error:
+            raise InputError(micrograph, str(error), "Use --strategy full.") from error
+        rate = maps.n_correlations / max(time.monotonic() - start, 1e-9)
+        return _written(maps, choice, template.box, image, lens.pixel_size, files, rate)
     try:
-        generator = torch.Generator().manual_seed(machine.seed)
         search = prepare_search(image, template.density, lens, settings, device=machine.device, generator=generator)
     except ValueError as error:
         raise InputError(micrograph, str(error), "Look at the image and the template.") from error
@@ -143,17 +158,30 @@ def match_file(
         maps = finish(search.image, statistics, search.orientations.angles, search.planes)
     except ValueError as error:
         raise InputError(micrograph, str(error), "Look at the micrograph.") from error
-    write_maps(files, maps, lens.pixel_size)
     checkpoint.unlink(missing_ok=True)
+    return _written(maps, choice, template.box, image, lens.pixel_size, files, rate)
+
+
+def _written(
+    maps: SearchMaps,
+    choice: PeakChoice,
+    box: int,
+    image: torch.Tensor,
+    pixel_size: float,
+    files: dict[str, Path],
+    rate: float,
+) -> Matched:
+    """Write the maps and choose the hits."""
+    write_maps(files, maps, pixel_size)
     hits = find_hits(
         maps,
         false_positives=choice.false_positives,
         threshold=choice.threshold,
         calibrated=choice.calibrated,
         p_value=choice.p_value,
-        min_distance=choice.min_distance / lens.pixel_size,
+        min_distance=choice.min_distance / pixel_size,
     )
-    return Matched(maps, hits, template.box, (int(image.shape[0]), int(image.shape[1])), files, rate)
+    return Matched(maps, hits, box, (int(image.shape[0]), int(image.shape[1])), files, rate)
 
 
 class _Saver:

@@ -46,6 +46,9 @@ class MatchTemplateParameters(FilterParameters):
     leopard_yaml: str = parameter(
         "", help="a match_template YAML of Leopard-EM, read as it stands, instead of the above"
     )
+    strategy: Literal["full", "hierarchical"] = parameter(
+        "full", help="search everything at full resolution, or coarsely first and finely around what stands out"
+    )
     psi_step: float = parameter(1.5, help="in-plane step", unit="deg", gt=0, le=180)
     theta_step: float = parameter(2.5, help="out-of-plane step", unit="deg", gt=0, le=90)
     symmetry: str = parameter("C1", help="point group of the template", aliases=("sym",))
@@ -92,11 +95,14 @@ class MatchTemplate(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write eight maps a micrograph, results.csv, matches.star (coordinates), particles.star (hits with poses)."""
+        if params.strategy == "hierarchical" and (params.robust or params.calibrated or params.angles):
+            option = "robust" if params.robust else "calibrated" if params.calibrated else "angles"
+            raise InputError(f"--{option}", "does not go with --strategy hierarchical", "Use --strategy full.")
         tasks, template, template_path = _tasks(params, context)
         choice = PeakChoice(
             params.false_positives, params.threshold, params.calibrated, params.p_value, params.min_distance
         )
-        machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval)
+        machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval, params.strategy)
         done: list[tuple[_Task, Matched]] = []
         failed: list[Quarantined] = []
         for number, task in enumerate(tasks, 1):
