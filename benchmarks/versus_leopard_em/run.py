@@ -22,12 +22,13 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 TOOLS = Path(os.environ.get("LEOPARD_TOOLS", REPOSITORY.parent / "shared/tools/leopard_em"))
 PEER = os.environ.get("LEOPARD_PYTHON", "/tmp/leo/bin/python")
-# size -> box, particles, atoms, defocus range (0: one plane), orientations (0: the whole grid), peer's batch
+# size -> box, particles, atoms, defocus range (0: one plane), psi step, peer's batch; always the whole grid, as in a
+# search: the first orientations of it alone have no twins
 CASES: dict[int, tuple[int, int, int, float, int, int]] = {
-    512: (128, 9, 4000, 400.0, 0, 4),
-    1024: (256, 12, 8000, 200.0, 60, 4),
-    2048: (256, 12, 8000, 0.0, 60, 4),
-    4096: (512, 10, 8000, 0.0, 12, 2),
+    512: (128, 9, 4000, 400.0, 36, 4),
+    1024: (256, 12, 8000, 200.0, 36, 4),
+    2048: (256, 12, 8000, 0.0, 36, 4),
+    4096: (512, 10, 8000, 0.0, 180, 2),
 }
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
 
@@ -78,20 +79,19 @@ def highest(score: np.ndarray, count: int, distance: int = 20) -> list[tuple[int
 
 
 def run_case(size: int, folder: Path) -> dict[str, Any]:
-    box, particles, atoms, defocus, orientations, batch = CASES[size]
+    box, particles, atoms, defocus, psi, batch = CASES[size]
     grid = folder.parent / "grid.npy"
-    # psi 36 degrees: ten angles; theta 36: no ring at 90
-    call([PEER, str(TOOLS / "save_grid.py"), str(grid), "36", "36"])
+    # theta 36: no ring at 90
+    call([PEER, str(TOOLS / "save_grid.py"), str(grid), str(psi), "36"])
     simulate = [PEER, str(TOOLS / "make_synthetic.py"), str(folder), "--size", str(size), "--box", str(box)]
     simulate += ["--particles", str(particles), "--atoms", str(atoms), "--snr", "0.03", "--grid", str(grid)]
     call([*simulate, "--spread", str(defocus)])
-    configure = [PEER, str(TOOLS / "make_config.py"), str(folder), "--psi", "36", "--theta", "36"]
+    configure = [PEER, str(TOOLS / "make_config.py"), str(folder), "--psi", str(psi), "--theta", "36"]
     call([*configure, "--dmax", str(defocus), "--dstep", "200"])
-    limit = ["--orientations", str(orientations)] if orientations else []
-    peer = [PEER, str(TOOLS / "run_leopard_cpu.py"), str(folder / "config.yaml"), "--batch", str(batch), *limit]
+    peer = [PEER, str(TOOLS / "run_leopard_cpu.py"), str(folder / "config.yaml"), "--batch", str(batch)]
     theirs = last_json(call([*peer, "--warm", str(2 * batch), "--threads", "1"]))
     angles = np.load(grid)
-    ours_command = [sys.executable, str(HERE / "ours.py"), str(folder / "config.yaml"), "--angles", str(grid), *limit]
+    ours_command = [sys.executable, str(HERE / "ours.py"), str(folder / "config.yaml"), "--angles", str(grid)]
     ours = last_json(call([*ours_command, "--out", str(folder / "ours.npz")], cwd=REPOSITORY))
     assert ours["correlations"] == theirs["correlations"]
     return {

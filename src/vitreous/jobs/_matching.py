@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from vitreous.core.search_grid import AngleLimits, search_orientations
 from vitreous.data.volume import Volume
 from vitreous.io.leopard import MAP_NAMES, LeopardMatch, LeopardOrientations
 from vitreous.io.mrc import read_image, write_image
+from vitreous.job import JobParameters, parameter
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.filters import Filters, RadialCurve
+from vitreous.methods.matching.hierarchical import hierarchical_search
 from vitreous.methods.matching.match import (
     Hits,
     MatchSettings,
@@ -35,24 +37,55 @@ from vitreous.methods.matching.transfer import Lens
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 
+class FilterParameters(JobParameters):
+    """How micrograph and template are filtered."""
+
+    whiten: Literal["power", "amplitude", "none"] = parameter("power", help="spectrum that the noise is whitened by")
+    low_frequency: float = parameter(
+        0.0, help="band-pass: resolution above which nothing passes (0: no cut)", unit="A", ge=0
+    )
+    high_frequency: float = parameter(0.0, help="band-pass: finest resolution that passes (0: no cut)", unit="A", ge=0)
+    falloff: float = parameter(0.05, help="width of the band-pass edges", unit="1/px", advanced=True, gt=0)
+    randomise_from: float = parameter(
+        0.0, help="randomise the micrograph's phases beyond this resolution (0: nowhere): a control", unit="A",
+        advanced=True, ge=0,
+    )  # fmt: skip
+
+
+def filters_of(params: FilterParameters, pixel_size: float) -> Filters:
+    """A resolution in A is pixel_size / resolution cycles a pixel."""
+    return Filters(
+        whiten="" if params.whiten == "none" else params.whiten,
+        low=pixel_size / params.low_frequency if params.low_frequency else 0.0,
+        high=pixel_size / params.high_frequency if params.high_frequency else 0.0,
+        falloff=params.falloff,
+        randomise_from=pixel_size / params.randomise_from if params.randomise_from else 0.0,
+    )
+
+
 @dataclass(frozen=True)
 class PeakChoice:
     """How hits are chosen: see methods.matching.match.find_hits; min_distance in A."""
 
     false_positives: float = 1.0
     threshold: float = 0.0
+    calibrated: bool = False
     p_value: float = 0.0
     min_distance: float = 10.0
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a search may use. checkpoint_interval: seconds between saves of the running statistics."""
+    """What a search may use. checkpoint_interval: seconds between saves of the running statistics.
+
+    strategy: "full", or "hierarchical" (on the CPU, no checkpoints: it is short).
+    """
 
     device: torch.device
     memory: float
     seed: int = 1
     checkpoint_interval: float = 600.0
+    strategy: str = "full"
 
 
 @dataclass(frozen=True)
@@ -99,8 +132,18 @@ def match_file(
 ) -> Matched:
     """Search one micrograph and write its eight maps. A checkpoint of the same search is gone on from with resume."""
     image = load_micrograph(micrograph, template, lens.pixel_size)
+    generator = torch.Generator().manual_seed(machine.seed)
+    if machine.strategy == "hierarchical":
+        start = time.monotonic()
+        try:
+            maps = hierarchical_search(
+                image, template.density, lens, settings, memory=machine.memory, generator=generator
+            )
+        except ValueError as error:
+            raise InputError(micrograph, str(error), "Use --strategy full.") from error
+        rate = maps.n_correlations / max(time.monotonic() - start, 1e-9)
+        return _written(maps, choice, template.box, image, lens.pixel_size, files, rate)
     try:
-        generator = torch.Generator().manual_seed(machine.seed)
         search = prepare_search(image, template.density, lens, settings, device=machine.device, generator=generator)
     except ValueError as error:
         raise InputError(micrograph, str(error), "Look at the image and the template.") from error
@@ -115,16 +158,30 @@ def match_file(
         maps = finish(search.image, statistics, search.orientations.angles, search.planes)
     except ValueError as error:
         raise InputError(micrograph, str(error), "Look at the micrograph.") from error
-    write_maps(files, maps, lens.pixel_size)
     checkpoint.unlink(missing_ok=True)
+    return _written(maps, choice, template.box, image, lens.pixel_size, files, rate)
+
+
+def _written(
+    maps: SearchMaps,
+    choice: PeakChoice,
+    box: int,
+    image: torch.Tensor,
+    pixel_size: float,
+    files: dict[str, Path],
+    rate: float,
+) -> Matched:
+    """Write the maps and choose the hits."""
+    write_maps(files, maps, pixel_size)
     hits = find_hits(
         maps,
         false_positives=choice.false_positives,
         threshold=choice.threshold,
+        calibrated=choice.calibrated,
         p_value=choice.p_value,
-        min_distance=choice.min_distance / lens.pixel_size,
+        min_distance=choice.min_distance / pixel_size,
     )
-    return Matched(maps, hits, template.box, (int(image.shape[0]), int(image.shape[1])), files, rate)
+    return Matched(maps, hits, box, (int(image.shape[0]), int(image.shape[1])), files, rate)
 
 
 class _Saver:
@@ -213,6 +270,7 @@ def settings_of_leopard(config: LeopardMatch, where: Path) -> MatchSettings:
         defocus_max=high,
         defocus_step=step,
         filters=_filters(config.filters, where),
+        corners=True,
     )
 
 

@@ -14,6 +14,14 @@ from vitreous.data.table import Table
 from vitreous.jobs._matching import Matched
 from vitreous.methods.matching.transfer import Lens
 
+_OPTICS = {
+    "voltage": "voltage",
+    "spherical_aberration": "cs",
+    "amplitude_contrast_ratio": "amplitude_contrast",
+    "pixel_size": "micrograph_pixel_size",
+}
+_ANGLES = {"rot": "phi", "tilt": "theta", "psi": "psi"}
+
 
 def centres(matched: Matched) -> tuple[np.ndarray, np.ndarray]:
     """(y, x) of the hits' centres on the micrograph, pixels: the template's centre is half a box further on."""
@@ -132,3 +140,29 @@ def hits_table(done: list[tuple[str, Lens, Matched]]) -> Dataset:
         }
     )
     return Dataset("particles", optics, Table.concatenate(tables))
+
+
+def particles_of_results(results: Table, prefix: str = "") -> Dataset:
+    """Rows of a results table as RELION particles; prefix: of the columns with position, pose and defocus."""
+    number = {name: np.asarray(results[name], dtype=np.float64) for name in _OPTICS}
+    kinds = np.stack(list(number.values()), 1)
+    distinct, group = np.unique(kinds, axis=0, return_inverse=True)
+    moved = np.asarray(results[f"{prefix}relative_defocus"], dtype=np.float64)
+    rows = {
+        "micrograph_name": results["micrograph_path"],
+        "optics_group": group.reshape(-1).astype(np.int64) + 1,
+        "coordinate_x": np.asarray(results[f"{prefix}pos_x_img"], dtype=np.float64),
+        "coordinate_y": np.asarray(results[f"{prefix}pos_y_img"], dtype=np.float64),
+        "pick_score": np.asarray(results[f"{prefix}scaled_mip"], dtype=np.float64),
+        **{ours: np.asarray(results[f"{prefix}{theirs}"]) for ours, theirs in _ANGLES.items()},
+        "defocus_u": np.asarray(results["defocus_u"], dtype=np.float64) + moved,
+        "defocus_v": np.asarray(results["defocus_v"], dtype=np.float64) + moved,
+        "defocus_angle": results["astigmatism_angle"],
+        "phase_shift": results["phase_shift"],
+        "origin_x": np.zeros(len(moved)),
+        "origin_y": np.zeros(len(moved)),
+    }
+    optics = {ours: distinct[:, i] for i, ours in enumerate(_OPTICS.values())}
+    numbers = np.arange(1, len(distinct) + 1)
+    names = np.array([f"opticsGroup{i}" for i in numbers], dtype=object)
+    return Dataset("particles", Table({"optics_group": numbers, "optics_group_name": names, **optics}), Table(rows))

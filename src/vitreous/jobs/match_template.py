@@ -19,31 +19,35 @@ from vitreous.data.volume import Volume
 from vitreous.io.leopard import MAP_NAMES, read_match_config, write_results
 from vitreous.io.mrc import read_map
 from vitreous.io.relion import read_dataset, write_dataset, write_tables
-from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.job import Context, Job, Outputs, Quarantined, parameter
 from vitreous.jobs._matching import (
+    FilterParameters,
     Machine,
     Matched,
     PeakChoice,
+    filters_of,
     lens_of_leopard,
     map_files,
     match_file,
     settings_of_leopard,
 )
 from vitreous.jobs._matching_tables import coordinates_table, hits_table, results_columns
-from vitreous.methods.matching.filters import Filters
 from vitreous.methods.matching.match import MatchSettings
 from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
 
 
-class MatchTemplateParameters(JobParameters):
+class MatchTemplateParameters(FilterParameters):
     """What `match-template` takes."""
 
     micrographs: str = parameter("", help="STAR file of micrographs with their CTF", aliases=("i", "input"))
     template: str = parameter("", help="template volume (MRC), protein positive", aliases=("ref",))
     leopard_yaml: str = parameter(
         "", help="a match_template YAML of Leopard-EM, read as it stands, instead of the above"
+    )
+    strategy: Literal["full", "hierarchical"] = parameter(
+        "full", help="search everything at full resolution, or coarsely first and finely around what stands out"
     )
     psi_step: float = parameter(1.5, help="in-plane step", unit="deg", gt=0, le=180)
     theta_step: float = parameter(2.5, help="out-of-plane step", unit="deg", gt=0, le=90)
@@ -53,6 +57,9 @@ class MatchTemplateParameters(JobParameters):
     defocus_step: float = parameter(200.0, help="step of the defocus search (0: none)", unit="A", ge=0)
     false_positives: float = parameter(1.0, help="false positives to accept in a micrograph", gt=0)
     threshold: float = parameter(0.0, help="z-score that counts as a hit (0: from the false positives)", ge=0)
+    calibrated: bool = parameter(
+        False, help="threshold for the false positives from the map's own peaks, not the formula (which is too high)"
+    )
     p_value: float = parameter(
         0.0, help="choose hits by the joint p-value of MIP and z-score instead (0: by z-score)", ge=0, lt=1
     )
@@ -60,16 +67,6 @@ class MatchTemplateParameters(JobParameters):
     robust: bool = parameter(
         False, help="mean and deviation without the highest correlations: for crowded micrographs or small searches"
     )
-    whiten: Literal["power", "amplitude", "none"] = parameter("power", help="spectrum that the noise is whitened by")
-    low_frequency: float = parameter(
-        0.0, help="band-pass: resolution above which nothing passes (0: no cut)", unit="A", ge=0
-    )
-    high_frequency: float = parameter(0.0, help="band-pass: finest resolution that passes (0: no cut)", unit="A", ge=0)
-    falloff: float = parameter(0.05, help="width of the band-pass edges", unit="1/px", advanced=True, gt=0)
-    randomise_from: float = parameter(
-        0.0, help="randomise the micrograph's phases beyond this resolution (0: nowhere): a control", unit="A",
-        advanced=True, ge=0,
-    )  # fmt: skip
     b_factor: float = parameter(0.0, help="B factor on the template", unit="A^2", ge=0)
     phi_limits: list[float] = parameter([], help="lowest and highest phi (rot)", unit="deg", advanced=True)
     theta_limits: list[float] = parameter([], help="lowest and highest theta (tilt)", unit="deg", advanced=True)
@@ -78,6 +75,10 @@ class MatchTemplateParameters(JobParameters):
     padding: int = parameter(
         2, help="oversampling of the template's transform", aliases=("pad",), advanced=True, ge=1, le=2
     )
+    corners: bool = parameter(
+        False, help="templates keep what lies beyond Nyquist in the corners of Fourier space (a Leopard-EM YAML does)",
+        advanced=True,
+    )  # fmt: skip
     checkpoint_interval: float = parameter(
         600.0, help="seconds between saves of the running statistics", advanced=True, ge=0
     )
@@ -94,9 +95,14 @@ class MatchTemplate(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write eight maps a micrograph, results.csv, matches.star (coordinates), particles.star (hits with poses)."""
+        if params.strategy == "hierarchical" and (params.robust or params.calibrated or params.angles):
+            option = "robust" if params.robust else "calibrated" if params.calibrated else "angles"
+            raise InputError(f"--{option}", "does not go with --strategy hierarchical", "Use --strategy full.")
         tasks, template, template_path = _tasks(params, context)
-        choice = PeakChoice(params.false_positives, params.threshold, params.p_value, params.min_distance)
-        machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval)
+        choice = PeakChoice(
+            params.false_positives, params.threshold, params.calibrated, params.p_value, params.min_distance
+        )
+        machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval, params.strategy)
         done: list[tuple[_Task, Matched]] = []
         failed: list[Quarantined] = []
         for number, task in enumerate(tasks, 1):
@@ -220,14 +226,6 @@ def _lens(dataset: Dataset, index: int, params: MatchTemplateParameters, where: 
 
 
 def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> MatchSettings:
-    per_pixel = lens.pixel_size  # a resolution in A is pixel_size / resolution cycles a pixel
-    filters = Filters(
-        whiten="" if params.whiten == "none" else params.whiten,
-        low=per_pixel / params.low_frequency if params.low_frequency else 0.0,
-        high=per_pixel / params.high_frequency if params.high_frequency else 0.0,
-        falloff=params.falloff,
-        randomise_from=per_pixel / params.randomise_from if params.randomise_from else 0.0,
-    )
     return MatchSettings(
         params.psi_step,
         params.theta_step,
@@ -238,9 +236,10 @@ def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> 
         -params.defocus_range,
         params.defocus_range,
         params.defocus_step,
-        filters,
+        filters_of(params, lens.pixel_size),
         params.robust,
         params.padding,
+        params.corners,
     )
 
 

@@ -115,7 +115,7 @@ def test_leopards_yaml_is_read_as_it_stands(project: Path) -> None:
     run(project, leopard_yaml=str(leopard_config(project)), threshold=2.5)
     from_yaml = read_results(project / "MatchTemplate/job001/results.csv")
     assert all((project / f"out/{name}.mrc").exists() for name in MAP_NAMES.values())
-    run(project, micrographs="mics.star", template="template.mrc", **SEARCH)
+    run(project, micrographs="mics.star", template="template.mrc", corners=True, **SEARCH)
     from_star = read_results(project / "MatchTemplate/job001/results.csv")
     for name in ("pos_x", "pos_y", "phi", "theta", "psi", "relative_defocus"):
         np.testing.assert_array_equal(from_yaml[name], from_star[name])
@@ -205,3 +205,13 @@ def test_killed_and_resumed_is_never_killed(project: Path) -> None:
         np.testing.assert_array_equal(resumed, whole, err_msg=name)
     assert "going on" in (project / "Match/killed/run.log").read_text()
     assert not checkpoint.exists()
+
+
+def test_the_hierarchical_strategy_writes_the_same_files(project: Path) -> None:
+    quick = {**SEARCH, "psi_step": 15.0, "theta_step": 18.0, "threshold": 0.5}
+    run(project, micrographs="mics.star", template="template.mrc", strategy="hierarchical", **quick)
+    folder = project / "MatchTemplate/job001"
+    assert all((folder / f"a_{name}.mrc").exists() for name in MAP_NAMES.values())
+    assert read_results(folder / "results.csv").n_rows > 0
+    with pytest.raises(InputError, match="--robust does not go with"):
+        run(project, micrographs="mics.star", template="template.mrc", strategy="hierarchical", robust=True)

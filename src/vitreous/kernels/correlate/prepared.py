@@ -9,19 +9,24 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from vitreous.kernels.correlate.columns import BlockedImage, block_image
+
+_LEAST_SIZE = 32  # of a transform: sixteen columns go together
+
 
 @dataclass(frozen=True)
 class SearchImage:
     """pixels: the (filtered) image (y, x). box: side of the templates. padded: (y, x) size of the transforms.
 
-    columns_ft: the half transform with kx first, (padded_x // 2 + 1, padded_y): columns lie in one piece. Empty for the
-    float64 reference, which works in real space.
+    columns_ft: the half transform with kx first, (padded_x // 2 + 1, padded_y); blocked: the same as the CPU form wants
+    it. The float64 reference works in real space and has neither.
     """
 
     pixels: Float[Tensor, "height width"]
     box: int
     padded: tuple[int, int]
-    columns_ft: Complex[Tensor, "half padded_y"]
+    columns_ft: Complex[Tensor, "half padded_y"] | None = None
+    blocked: BlockedImage | None = None
 
     @property
     def valid_shape(self) -> tuple[int, int]:
@@ -43,10 +48,13 @@ def prepare_image(pixels: Float[Tensor, "height width"], box: int) -> SearchImag
     """
     if box % 2 or min(pixels.shape) < box:
         raise ValueError(f"a box of {box} does not fit: it must be even and within the image {tuple(pixels.shape)}")
-    padded = (cheap_size(pixels.shape[0]), cheap_size(pixels.shape[1]))
+    padded = (cheap_size(max(pixels.shape[0], _LEAST_SIZE)), cheap_size(max(pixels.shape[1], _LEAST_SIZE)))
     if pixels.dtype == torch.float64:
-        return SearchImage(pixels, box, padded, torch.empty(0, 0, dtype=torch.complex128))
+        return SearchImage(pixels, box, padded)
     single = pixels.to(torch.float32)
     # float64 here costs nothing (once an image) and keeps the only rounding in the templates' own transforms.
-    columns = torch.fft.rfft2(single.to(torch.float64), s=padded).T.contiguous().to(torch.complex64)
-    return SearchImage(single, box, padded, columns)
+    columns = torch.fft.rfft2(single.to(torch.float64), s=padded).T.contiguous()
+    columns_ft = columns.to(torch.complex64)
+    if single.is_cuda:
+        return SearchImage(single, box, padded, columns_ft)
+    return SearchImage(single, box, padded, columns_ft, block_image(columns.numpy(), padded, box))

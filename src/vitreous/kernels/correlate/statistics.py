@@ -62,12 +62,12 @@ class Statistics:
 
     def count_templates(self, templates: Float[Tensor, "m box box"], twins: Int[Tensor, "m"] | None) -> None:
         """Add templates (and the twins that were correlated) to the sum of all."""
-        total = templates.to(torch.float64).sum(0)
+        total = templates.sum(0, dtype=torch.float64)
         self.template_sum += total
         self.count += len(templates)
         if twins is not None:
             present = (twins >= 0).to(templates.device)
-            chosen = total if bool(present.all()) else templates[present].to(torch.float64).sum(0)
+            chosen = total if bool(present.all()) else templates[present].sum(0, dtype=torch.float64)
             self.template_sum += invert(chosen)
             self.count += int(present.sum())
 

@@ -83,14 +83,18 @@ def prepare_volume(
     padding: int = 2,
     max_radius: int | None = None,
     *,
+    corners: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> ProjectableVolume:
     """Make a density (z, y, x) ready for projection.
 
     padding: oversampling of the Fourier grid, 1 or 2. max_radius: largest Fourier radius that will be asked for, in
-    pixels of the unpadded box (default: Nyquist).
+    pixels of the unpadded box (default: Nyquist). corners: instead, all of the projections' rfft grid; what lies beyond
+    the volume's own cube of frequencies is zero.
     """
     box, radius = _checked(density, 3, padding, max_radius)
+    if corners:
+        radius = math.ceil(box * math.sqrt(0.5))
     return ProjectableVolume(_oversampled(density[None], 3, padding, radius, dtype)[0], box, padding, radius)
 
 

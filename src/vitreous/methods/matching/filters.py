@@ -64,16 +64,20 @@ def whitening_curve(image: Float[Tensor, "height width"], filters: Filters) -> R
         weights[-1] = 1.0
     count = filters.n_bins or min(height, width) // 2
     step = filters.max_frequency / count
-    ring = torch.floor(radius_grid((height, width)) / step + 0.5 + 1e-9).to(torch.int64)
-    inside = (ring <= count).reshape(-1)
-    weighted = weights.expand_as(spectrum).clone()
-    weighted[0, 0] = 0.0  # the mean says nothing about the noise
-    total = torch.zeros(count + 1, dtype=torch.float64)
-    norm = torch.zeros_like(total)
-    total.index_add_(0, ring.reshape(-1)[inside], (spectrum * weighted).reshape(-1)[inside])
-    norm.index_add_(0, ring.reshape(-1)[inside], weighted.reshape(-1)[inside])
-    known = norm > 0
-    mean = (total[known] / norm[known]).numpy()
+    weights = weights.expand_as(spectrum).clone()
+    weights[0, 0] = 0.0  # the mean says nothing about the noise
+    total, norm = torch.zeros(2, count + 2, dtype=torch.float64)
+    position = (radius_grid((height, width)) / step).reshape(-1)
+    inside = position <= count + 1e-9
+    low = torch.floor(position[inside] + 1e-9)
+    share = position[inside] - low
+    # A coefficient between two rings counts in both, by its distance: the mean is linear in between, as the filter is.
+    for ring, part in ((low, 1.0 - share), (low + 1.0, share)):
+        part = part * weights.reshape(-1)[inside]
+        total.index_add_(0, ring.to(torch.int64), part * spectrum.reshape(-1)[inside])
+        norm.index_add_(0, ring.to(torch.int64), part)
+    known = norm[: count + 1] > 1e-6
+    mean = (total[: count + 1][known] / norm[: count + 1][known]).numpy()
     if not (mean > 0).any():
         raise ValueError("the image is constant")
     amplitude = np.sqrt(mean) if filters.whiten == "power" else mean

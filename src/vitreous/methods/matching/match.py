@@ -25,7 +25,7 @@ from vitreous.methods.matching.search import (
     finish,
     search_block,
 )
-from vitreous.methods.matching.significance import detection_threshold, joint_p_values
+from vitreous.methods.matching.significance import calibrated_threshold, detection_threshold, joint_p_values
 from vitreous.methods.matching.templates import TemplateMaker, make_templates
 from vitreous.methods.matching.transfer import Lens, defocus_planes
 
@@ -41,7 +41,8 @@ class MatchSettings:
 
     angles: a list of (phi, theta, psi) to search instead of a grid. trimmed: moments without the highest correlations,
     for searches so small, or particles so many, that the particles themselves raise mean and variance. padding:
-    oversampling of the template's transform.
+    oversampling of the template's transform. corners: templates keep what lies beyond Nyquist in the corners of Fourier
+    space, as Leopard-EM's do.
     """
 
     psi_step: float = 1.5
@@ -56,6 +57,7 @@ class MatchSettings:
     filters: Filters = field(default_factory=Filters)
     trimmed: bool = False
     padding: int = 2
+    corners: bool = False
 
     def orientations(self) -> Float[Tensor, "n 3"]:
         """All orientations of the search, float64."""
@@ -114,6 +116,7 @@ def prepare_search(
         prepared.whitening,
         settings.filters,
         padding=settings.padding,
+        corners=settings.corners,
         device=device,
         dtype=dtype,
     )
@@ -211,16 +214,19 @@ def find_hits(
     *,
     false_positives: float = 1.0,
     threshold: float = 0.0,
+    calibrated: bool = False,
     p_value: float = 0.0,
     min_distance: float = 5.0,
 ) -> Hits:
     """Peaks of the scaled MIP above the threshold (0: that for so many false positives), min_distance pixels apart.
 
+    calibrated: the threshold for so many false positives is read off the map's own peaks instead of the formula.
     p_value: where positive, peaks are chosen by the joint p-value of MIP and scaled MIP instead.
     """
     score = maps.scaled_mip.numpy()
-    cut = threshold or detection_threshold(score.size, maps.n_correlations, false_positives)
     every = find_peaks(score, -np.inf, min_distance)
+    of_noise = score.size, maps.n_correlations, false_positives
+    cut = threshold or (calibrated_threshold(every.scores, *of_noise) if calibrated else detection_threshold(*of_noise))
     at = every.positions[:, 0], every.positions[:, 1]
     p_values = joint_p_values(maps.mip.numpy()[at].astype(np.float64), every.scores)
     chosen = p_values <= p_value if p_value > 0 else every.scores > cut

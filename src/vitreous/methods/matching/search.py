@@ -15,6 +15,8 @@ from vitreous.core.search_grid import pair_twins
 from vitreous.kernels.correlate import SearchImage, Statistics, correlate, correlation
 from vitreous.methods.matching.templates import TemplateMaker
 
+_BLOCK_BYTES = 8 << 20  # of templates: more would be fresh memory for every block
+
 
 @dataclass(frozen=True)
 class Orientations:
@@ -41,8 +43,8 @@ class Orientations:
 
 def block_size(maker: TemplateMaker, memory: float) -> int:
     """How many projections to make at once, within `memory` bytes and a size that leaves the progress visible."""
-    each = 40.0 * maker.n_planes * maker.box * (maker.box + 2)
-    return int(max(1, min(256 // maker.n_planes + 1, memory // each)))
+    pixels = float(maker.n_planes * maker.box * (maker.box + 2))
+    return int(max(1, min(256 // maker.n_planes + 1, _BLOCK_BYTES // (4.0 * pixels), memory // (40.0 * pixels))))
 
 
 def search_block(

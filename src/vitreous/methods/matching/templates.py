@@ -64,15 +64,16 @@ def make_templates(
     *,
     padding: int = 2,
     scale: float = 1.0,
+    corners: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> TemplateMaker:
     """Prepare a volume (z, y, x) for a micrograph's optics and filters.
 
     padding: oversampling of the volume's transform, 1 or 2. scale: true pixel size of the volume over the assumed one.
-    dtype: float64 is the reference.
+    corners: keep coefficients beyond Nyquist in the corners of Fourier space. dtype: float64 is the reference.
     """
-    volume = prepare_volume(density.to(dtype), padding, dtype=dtype)
+    volume = prepare_volume(density.to(dtype), padding, corners=corners, dtype=dtype)
     volume = volume.to(device) if device else volume
     coordinates = read_coordinates(volume.box, lens.aberrations, scale).to(device)
     return TemplateMaker(volume, centred_transfer(volume, lens, planes, whitening, filters), coordinates)

@@ -82,6 +82,10 @@ class Specimen:
         self._ice_transfer = self._transfer(focus)
         self._prefilter = spline_prefilter(self._canvas)
 
+    def add(self, projector: Projector, scene: Scene, focus: Focus) -> None:
+        """Put particles of another kind into the field of view."""
+        self._signal_ft = self._signal_ft + self._particles(projector, scene, focus)
+
     def _transfer(self, focus: Focus) -> Tensor:
         a = self._acquisition
         return contrast_transfer(self._canvas, a.pixel_size, a.microscope, focus, a.envelope)

@@ -10,7 +10,12 @@ from scipy import special
 
 from vitreous.methods.matching.match import MatchSettings, find_hits, match_micrograph, prepare_search
 from vitreous.methods.matching.peaks import find_peaks
-from vitreous.methods.matching.significance import detection_threshold, expected_false_positives, joint_p_values
+from vitreous.methods.matching.significance import (
+    calibrated_threshold,
+    detection_threshold,
+    expected_false_positives,
+    joint_p_values,
+)
 
 
 def test_threshold_of_a_full_search() -> None:
@@ -56,6 +61,44 @@ def test_noise_alone_gives_no_more_hits_than_are_accepted(molecule, lens) -> Non
         found += [len(find_hits(maps, false_positives=accepted)) for accepted in (1.0, 300.0)]
     assert found[0] <= images + 3.0 * images**0.5
     assert 0 < found[1] <= 300.0 * images
+
+
+def maxima_of_noise(rng: np.random.Generator, count: int) -> np.ndarray:
+    """The highest of 400 normal deviates each."""
+    return special.ndtri(rng.random(count) ** (1.0 / 400.0))
+
+
+@pytest.mark.parametrize("particles", [0, 40])
+def test_calibrated_threshold_counts_noise_and_not_particles(particles: int) -> None:
+    rng = np.random.default_rng(7)
+    beyond = {1.0: 0, 10.0: 0}
+    for _ in range(40):
+        noise = maxima_of_noise(rng, 5000)
+        scores = np.append(noise, rng.normal(9.0, 1.0, particles))
+        for (
+            accepted
+        ) in beyond:  # the formula knows no more than a number of pixels and correlations, a hundred too many
+            cut = calibrated_threshold(scores, 1e6, 2e5, accepted)
+            assert cut < detection_threshold(1e6, 2e5, accepted)
+            beyond[accepted] += int((noise > cut).sum())
+    assert 0.5 < beyond[1.0] / 40 < 1.7
+    assert 7.0 < beyond[10.0] / 400 * 10 < 13.0
+
+
+def test_calibrated_threshold_is_the_formula_where_little_is_known() -> None:
+    assert calibrated_threshold(np.linspace(3, 5, 50), 1e4, 1e3) == detection_threshold(1e4, 1e3)
+
+
+@pytest.mark.slow
+def test_calibrated_threshold_on_searched_noise(molecule, lens) -> None:  # type: ignore[no-untyped-def]
+    """Ten false positives an image accepted: as many found, within the spread of a fit to a thousand maxima."""
+    settings = MatchSettings(20.0, 18.0, defocus_min=0.0, defocus_max=0.0)
+    found = []
+    for seed in range(12):
+        image = torch.randn(320, 320, generator=torch.Generator().manual_seed(200 + seed))
+        maps = match_micrograph(image, molecule.volume(), lens, settings)
+        found.append(len(find_hits(maps, false_positives=10.0, calibrated=True)))
+    assert 5.0 < np.mean(found) < 16.0
 
 
 def test_joint_p_values_single_out_what_is_high_in_both() -> None:
