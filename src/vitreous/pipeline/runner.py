@@ -112,6 +112,7 @@ def _run(
     from vitreous.runtime.launch import local_ranks
 
     sharing = local_ranks()
+    memory.use_large_pages()
     chosen = device.resolve(params.gpu, cpu=params.cpu, rank=mine.rank)
     context = Context(
         project=project.root,
