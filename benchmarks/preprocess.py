@@ -1,6 +1,6 @@
 """Pre-processing: motion against RELION's, CTF against the truth, picking against the truth, and movies an hour.
 
-    python benchmarks/preprocess.py [--size 1024] [--frames 16] [--quick] [--output benchmarks/results/preprocess.json]
+    python benchmarks/preprocess.py [--size 2048] [--frames 24] [--quick] [--output benchmarks/results/preprocess.json]
 
 Motion and CTF are those of motion.py and ctf.py, one thread, CPU seconds (machines are shared). The rate is of one
 4096 x 4096 x 40 movie in LZW TIFF through the motioncorr job and then the ctf job, reading, decompression and writing
@@ -48,13 +48,13 @@ def context(project: Path, job: str, threads: int) -> Context:
     return Context(project, directory, torch.device("cpu"), threads, 1, 8 << 30)
 
 
-def motion(size: int, frames: int) -> dict[str, float]:
-    found = motion_benchmark.measure(size, frames, 2.0, 0.08)
+def motion(size: int, frames: int, dose: float, movies: int) -> dict[str, float]:
+    found = motion_benchmark.measure(size, frames, dose, 0.08, movies)
     figures = {"size_px": size, "frames": frames, "ours_s": found["cpu_s"], "ours_rms_px": found["error_px"]}
     figures["floor_s"] = found["floor_cpu_s"]
     if "relion_cpu_s" in found:
         figures |= {"relion_s": found["relion_cpu_s"], "relion_rms_px": found["relion_error_px"]}
-        figures["ratio"] = found["relion_cpu_s"] / found["cpu_s"]
+        figures["ratio"] = found["ratio"]
     return figures
 
 
@@ -154,8 +154,8 @@ def process_one(size: int, frames: int, threads: int) -> tuple[float, float, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1024)
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--size", type=int, default=2048)
+    parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--micrographs", type=int, default=6, help="for CTF and picking")
     parser.add_argument("--threads", type=int, default=0, help="for the rate (0: all cores)")
     parser.add_argument("--quick", action="store_true", help="the rate from a smaller movie")
@@ -164,7 +164,8 @@ def main() -> None:
     machine = f"{platform.processor() or platform.machine()}, {available_cores()} cores"
     figures: dict[str, Any] = {"version": __version__, "machine": machine, "load": os.getloadavg()[0]}
     for name, work in (
-        ("motion", lambda: motion(given.size, given.frames)),
+        ("motion", lambda: motion(given.size, given.frames, 1.0, 4)),
+        ("motion_small", lambda: motion(1024, 12, 2.0, 8)),
         ("ctf", lambda: ctf(given.micrographs)),
         ("picking", lambda: picking(max(2, given.micrographs // 2))),
         ("rate", lambda: rate(*((2048, 20) if given.quick else (4096, 40)), given.threads)),

@@ -4,7 +4,8 @@ from vitreous.data.motion import Motion
 from vitreous.io.gain import read_gain
 from vitreous.io.movies import open_movie
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie
-from vitreous.methods.motion.correction import Exposure, SumOptions
+from vitreous.methods.motion.correction import SumOptions
+from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames
 
 __all__ = [

@@ -25,7 +25,8 @@ from vitreous.io.motioncor2_options import Motioncor2Options, parse_options, rea
 from vitreous.io.movies import MOVIE_ENDINGS, Movie, open_movie
 from vitreous.io.mrc import read_image, write_image
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
-from vitreous.methods.motion.correction import Exposure, SumOptions
+from vitreous.methods.motion.correction import SumOptions
+from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSource, UnusableMovie
 from vitreous.runtime import device, memory
 
@@ -189,6 +190,7 @@ def _device(options: Motioncor2Options) -> torch.device:
     """-Gpu where there is CUDA; RELION always gives it, so without CUDA the CPU does the work, and that is said."""
     numbers = ",".join(map(str, options.gpus)) if torch.cuda.is_available() else ""
     chosen = device.resolve(numbers)
+    memory.use_large_pages()
     threads = device.set_threads(device.threads_of_environment())
     print(f"vitreous-motioncor2 {__version__} on {chosen}, {threads} threads")
     if options.gpus and chosen.type == "cpu":

@@ -24,7 +24,8 @@ from vitreous.job import Context, Job, Outputs, Quarantined
 from vitreous.jobs._motioncorr_parameters import MotioncorrParameters
 from vitreous.jobs._motioncorr_work import Work, prepare, stem_of
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
-from vitreous.methods.motion.correction import Exposure, SumOptions, binned_shape
+from vitreous.methods.motion.correction import SumOptions, binned_shape
+from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import FrameRange, UnusableMovie
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out

@@ -127,6 +127,7 @@ def _run(
     from vitreous.runtime.gpu_map import parse_gpu_map
     from vitreous.runtime.launch import local_ranks, place_in_map, placement
 
+    memory.use_large_pages()
     memory.keep_freed_memory()
     if mine.heartbeat is not None:
         mine.heartbeat.log_to(place / f"rank{mine.rank:03d}.log")

@@ -1,7 +1,8 @@
 """Leave-one-out correlation sums on the CPU: one fused pass a frame, no temporaries of the frames' size.
 
 Threads are Python's (the loop leaves the interpreter lock): movies run side by side in one process, which
-numba's own pools do not all allow.
+numba's own pools do not all allow. Arrays are flat and their indices unsigned: signed ones may be negative to numba,
+and the tests for that keep the loops from being vectorised.
 """
 
 from __future__ import annotations
@@ -15,82 +16,89 @@ from torch import Tensor
 
 from vitreous.kernels.threads import in_threads
 
+Floats = NDArray[np.float32]
+_N = 9  # sums a patch and frame
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _align_row(
+    frames: Floats, start: np.uint64, n: np.uint64,
+    cos_x: Floats, sin_x: Floats, first_x: np.uint64, c: np.float32, s: np.float32,
+    re: Floats, im: Floats, at: np.uint64, sum_re: Floats, sum_im: Floats,
+) -> None:  # fmt: skip
+    """Turn n coefficients from `start` on by the phases of row (c, s) and columns; keep them, add them to the sum."""
+    two, one = np.uint64(2), np.uint64(1)
+    for x in range(n):
+        phase_re = c * cos_x[first_x + x] - s * sin_x[first_x + x]
+        phase_im = c * sin_x[first_x + x] + s * cos_x[first_x + x]
+        frame_re = frames[two * (start + x)]
+        frame_im = frames[two * (start + x) + one]
+        aligned_re = frame_re * phase_re - frame_im * phase_im
+        aligned_im = frame_re * phase_im + frame_im * phase_re
+        re[at + x] = aligned_re
+        im[at + x] = aligned_im
+        sum_re[x] += aligned_re
+        sum_im[x] += aligned_im
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _correlate_row(
+    re: Floats, im: Floats, at: np.uint64, n: np.uint64, sum_re: Floats, sum_im: Floats,
+    w: Floats, first_w: np.uint64, qx: Floats, k: np.float32, out: NDArray[np.float64], to: np.uint64,
+) -> None:  # fmt: skip
+    """A frame's row against the sum of the other frames', with what its derivatives need; k is the row's frequency."""
+    zero, half = np.float32(0.0), np.float32(0.5)
+    r0, r1, r2, i0, i1, p0, p1, p2 = zero, zero, zero, zero, zero, zero, zero, zero
+    for x in range(n):
+        a, b = re[at + x], im[at + x]
+        others_re = sum_re[x] - a
+        others_im = sum_im[x] - b
+        cross_re = w[first_w + x] * (a * others_re + b * others_im)
+        cross_im = w[first_w + x] * (b * others_re - a * others_im)
+        power = half * (cross_re * cross_re + cross_im * cross_im)
+        q = qx[x]
+        r0 += cross_re
+        r1 += q * cross_re
+        r2 += q * q * cross_re
+        i0 += cross_im
+        i1 += q * cross_im
+        p0 += power
+        p1 += q * power
+        p2 += q * q * power
+    sums = (r0, -i1, -k * i0, -r2, -k * k * r0, -k * r1, p2, k * k * p0, k * p1)
+    for j in range(_N):
+        out[to + np.uint64(j)] += sums[j]
+
 
 @njit(cache=True, fastmath=True, nogil=True)
 def _sums(
-    frames: NDArray[np.float32],
-    w: NDArray[np.float32],
-    qy: NDArray[np.float32],
-    qx: NDArray[np.float32],
-    d: NDArray[np.float64],
-    used: NDArray[np.int64],
-    out: NDArray[np.float64],
-) -> None:
-    n_patches, n_frames, height = frames.shape[:3]
+    frames: Floats, w: Floats, qy: Floats, qx: Floats,
+    columns: tuple[Floats, Floats], rows: tuple[Floats, Floats], used: NDArray[np.int64],
+    shape: tuple[int, int], out: NDArray[np.float64],
+) -> None:  # fmt: skip
+    """columns, rows: cosines and sines of the phases, (p, f, width) and (p, f, height). shape: (p, f)."""
+    n_patches, n_frames = np.uint64(shape[0]), np.uint64(shape[1])
+    height, width = np.uint64(qy.size), np.uint64(qx.size)
+    re, im = np.empty(shape[1] * qx.size, np.float32), np.empty(shape[1] * qx.size, np.float32)
+    sum_re, sum_im = np.empty(qx.size, np.float32), np.empty(qx.size, np.float32)
     for p in range(n_patches):
-        cos_x = np.empty((n_frames, qx.size), np.float32)
-        sin_x = np.empty((n_frames, qx.size), np.float32)
-        for f in range(n_frames):
-            for x in range(qx.size):
-                cos_x[f, x] = np.cos(qx[x] * d[p, f, 0])
-                sin_x[f, x] = np.sin(qx[x] * d[p, f, 0])
-        a_re = np.empty((n_frames, qx.size), np.float32)
-        a_im = np.empty((n_frames, qx.size), np.float32)
-        s_re = np.empty(qx.size, np.float32)
-        s_im = np.empty(qx.size, np.float32)
         # A row of all frames at a time: it stays in the cache between the sum and the correlation.
         for y in range(height):
-            n = used[y]
-            s_re[:n] = 0.0
-            s_im[:n] = 0.0
+            n = np.uint64(used[y])
+            if n == 0:
+                continue
+            sum_re[:] = 0.0
+            sum_im[:] = 0.0
             for f in range(n_frames):
-                c = np.float32(np.cos(qy[y] * d[p, f, 1]))
-                s = np.float32(np.sin(qy[y] * d[p, f, 1]))
-                for x in range(n):
-                    pr = c * cos_x[f, x] - s * sin_x[f, x]
-                    pi = c * sin_x[f, x] + s * cos_x[f, x]
-                    fr = frames[p, f, y, x, 0]
-                    fi = frames[p, f, y, x, 1]
-                    ar = fr * pr - fi * pi
-                    ai = fr * pi + fi * pr
-                    a_re[f, x] = ar
-                    a_im[f, x] = ai
-                    s_re[x] += ar
-                    s_im[x] += ai
-            k = qy[y]
+                frame = p * n_frames + f
+                row = frame * height + y
+                _align_row(
+                    frames, row * width, n, columns[0], columns[1], frame * width, rows[0][row], rows[1][row],
+                    re, im, f * width, sum_re, sum_im,
+                )  # fmt: skip
             for f in range(n_frames):
-                r0 = np.float32(0.0)
-                r1 = np.float32(0.0)
-                r2 = np.float32(0.0)
-                i0 = np.float32(0.0)
-                i1 = np.float32(0.0)
-                p0 = np.float32(0.0)
-                p1 = np.float32(0.0)
-                p2 = np.float32(0.0)
-                for x in range(n):
-                    br = s_re[x] - a_re[f, x]
-                    bi = s_im[x] - a_im[f, x]
-                    cr = w[y, x] * (a_re[f, x] * br + a_im[f, x] * bi)
-                    ci = w[y, x] * (a_im[f, x] * br - a_re[f, x] * bi)
-                    power = np.float32(0.5) * (cr * cr + ci * ci)
-                    q = qx[x]
-                    r0 += cr
-                    r1 += q * cr
-                    r2 += q * q * cr
-                    i0 += ci
-                    i1 += q * ci
-                    p0 += power
-                    p1 += q * power
-                    p2 += q * q * power
-                out[p, f, 0] += r0
-                out[p, f, 1] -= i1
-                out[p, f, 2] -= k * i0
-                out[p, f, 3] -= r2
-                out[p, f, 4] -= k * k * r0
-                out[p, f, 5] -= k * r1
-                out[p, f, 6] += p2
-                out[p, f, 7] += k * k * p0
-                out[p, f, 8] += k * p1
+                to = (p * n_frames + f) * np.uint64(_N)
+                _correlate_row(re, im, f * width, n, sum_re, sum_im, w, y * width, qx, qy[y], out, to)
 
 
 def sums(
@@ -105,13 +113,19 @@ def sums(
     # Rows beyond the weights' disc end early.
     used = np.where((w > 0).any(1), w.shape[1] - np.argmax(w[:, ::-1] > 0, axis=1), 0).astype(np.int64)
     frames = torch.view_as_real(frames_ft.to(torch.complex64).contiguous()).numpy()
-    qy = (2.0 * np.pi * ky.to(torch.float64)).to(torch.float32).numpy()
-    qx = (2.0 * np.pi * kx.to(torch.float64)).to(torch.float32).numpy()
-    d = displacements.to(torch.float64).contiguous().numpy()
-    out = np.zeros((*frames_ft.shape[:2], 9))
+    qy, qx = ((2.0 * np.pi * k.to(torch.float64)).to(torch.float32).numpy() for k in (ky, kx))
+    d = displacements.to(torch.float32).numpy()
+    angles = (d[..., 0, None] * qx, d[..., 1, None] * qy)
+    phases = [function(angle) for angle in angles for function in (np.cos, np.sin)]
+    out = np.zeros((*frames_ft.shape[:2], _N))
 
     def part(patches: slice) -> None:
-        _sums(frames[patches], w, qy, qx, d[patches], used, out[patches])
+        cos_x, sin_x, cos_y, sin_y = (phase[patches].reshape(-1) for phase in phases)
+        here = out[patches]
+        _sums(
+            frames[patches].reshape(-1), w.reshape(-1), qy, qx, (cos_x, sin_x), (cos_y, sin_y), used,
+            (here.shape[0], here.shape[1]), here.reshape(-1),
+        )  # fmt: skip
 
     in_threads(part, len(frames))
     return torch.from_numpy(out)

@@ -1,4 +1,4 @@
-"""Spline interpolation as its definition reads: float64, a 4 by 4 neighbourhood gathered for every pixel."""
+"""Warped sums as their definition reads: float64, a 4 by 4 neighbourhood gathered for every pixel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def weights(fraction: Tensor) -> list[Tensor]:
 
 
 def warp(splines: Float[Tensor, "height width"], field: Float[Tensor, "2 6"]) -> Float[Tensor, "height width"]:
-    """See `vitreous.kernels.warp.warp`."""
+    """Value at (x, y) of the spline image (coefficients given) at (x + dx, y + dy)."""
     image = splines.to(torch.float64)
     height, width = image.shape
     py, px = positions(height, width, field.to(device=image.device, dtype=torch.float64))
@@ -42,3 +42,14 @@ def warp(splines: Float[Tensor, "height width"], field: Float[Tensor, "2 6"]) ->
             columns = (ix.long() + i - 1).remainder(width)
             out += wy[j] * wx[i] * image[rows, columns]
     return out
+
+
+def add_warped(
+    sums: Float[Tensor, "r height width"],
+    frames: Float[Tensor, "n height width"],
+    fields: Float[Tensor, "n 2 6"],
+    coefficients: Float[Tensor, "r n"],
+) -> None:
+    """See `vitreous.kernels.warp.add_warped`; sums in float64."""
+    for frame, field, column in zip(frames, fields, coefficients.T, strict=True):
+        sums += column.to(torch.float64)[:, None, None] * warp(frame, field)

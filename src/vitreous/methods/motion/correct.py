@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.data.motion import Motion
-from vitreous.methods.motion.correction import Exposure, SumOptions, Sums, sum_frames
+from vitreous.methods.motion.correction import SumOptions, Sums, sum_frames
+from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import FrameSource, PreparedFrames, UnusableMovie
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
-from vitreous.methods.motion.spectra import Band, band_limit, band_of
+from vitreous.methods.motion.spectra import Band, band_limit, bin_frame, binned_band
 from vitreous.methods.motion.trajectories import Fit
 
 log = logging.getLogger(__name__)
@@ -61,12 +62,11 @@ class Corrected:
 def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
     """Bytes at the peak of `correct_movie`."""
     pixels = shape[0] * shape[1]
-    band = band_of(shape, band_limit(b_factor, FIT_SHARPNESS)).cropped
-    cropped = n_frames * band[0] * band[1] * 4
-    # cropped transforms, their aligned copies in the search, or patches (overlapping, in two axes)
-    alignment = int(cropped * 2.7)
-    frames = n_frames * pixels * 4 if keep_frames else 0
-    return frames + max(alignment, 40 * pixels)
+    ny, nx = binned_band(shape, band_limit(b_factor, FIT_SHARPNESS))[0].cropped
+    # binned frames, their transforms, and either aligned copies in the search or patches (which overlap)
+    alignment = int(n_frames * ny * nx * 4 * 3.6)
+    sums = 20 * pixels * 4
+    return (n_frames if keep_frames else 12) * pixels * 4 + max(alignment, sums)
 
 
 def correct_movie(
@@ -98,19 +98,23 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     """The motion in a movie, the standard error of its frames' displacements (px), and what the patches said."""
     rows, columns = np.nonzero(frames.bad)
     hot = np.stack([columns, rows], axis=1).astype(np.int64)
-    band = band_of(frames.shape, band_limit(options.b_factor, FIT_SHARPNESS))
-    groups_ft, times = _groups(frames, band, options.group)
+    band, factor = binned_band(frames.shape, band_limit(options.b_factor, FIT_SHARPNESS))
+    groups, times = _groups(frames, band, factor, options.group)
     if len(times) < 2:
         return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
+    height, width = band.cropped
+    groups_ft = torch.empty(len(groups), height, width // 2 + 1, dtype=torch.complex64, device=groups.device)
+    for one, transform in zip(groups, groups_ft, strict=True):
+        torch.fft.rfft2(one, out=transform)
     whole = align_frames(groups_ft, band, GlobalOptions(options.b_factor, options.iterations, options.tolerance))
+    del groups_ft
     moved = whole.parameters.frames
     patches = options.patches or automatic_patches(frames.shape)
     local = None
     if patches[0] * patches[1] > 1:
-        local = align_patches(groups_ft, band, moved, times, LocalOptions(patches, options.b_factor))
+        local = align_patches(groups, band, moved, times, LocalOptions(frames.shape, patches, options.b_factor))
         if local.reason:
             log.debug("global alignment only: %s", local.reason)
-        moved = moved + local.frames
     return _motion(frames, _Tracks(moved, times, local, options.reference), hot), _rms(whole), local
 
 
@@ -119,18 +123,18 @@ def _rms(fit: Fit) -> float:
 
 
 def _groups(
-    frames: PreparedFrames, band: Band, group: int
-) -> tuple[Complex[Tensor, "f height half"], Float[Tensor, "f"]]:
-    """Cropped transforms of sums of consecutive frames, and the frame index at each group's middle.
+    frames: PreparedFrames, band: Band, factor: int, group: int
+) -> tuple[Float[Tensor, "f h w"], Float[Tensor, "f"]]:
+    """Binned sums of consecutive frames, and the frame index at each group's middle.
 
     A last group that is less than half full joins the one before it.
     """
     n = frames.n_frames
     n_groups = max(1, int(n / group + 0.5))
-    out = torch.zeros(n_groups, band.cropped[0], band.cropped[1] // 2 + 1, dtype=torch.complex64, device=frames.device)
+    out = torch.zeros(n_groups, *band.cropped, device=frames.device)
     member = np.minimum(np.arange(n) // group, n_groups - 1)
     for number in range(n):
-        out[member[number]] += band.crop(frames.transform(number))
+        out[member[number]] += bin_frame(frames.stack(number, number + 1)[0], band, factor).to(frames.device)
     times = np.bincount(member, np.arange(n)) / np.bincount(member)
     return out, torch.from_numpy(times)
 
@@ -150,17 +154,18 @@ class _Tracks:
 
 def _motion(frames: PreparedFrames, tracks: _Tracks, hot: NDArray[np.int64]) -> Motion:
     """RELION's form: shifts are what is applied, and nothing has moved in the reference frame."""
-    local, times, moved = tracks.local, tracks.times.numpy(), tracks.moved.numpy()[None]
-    measured = moved if local is None else np.concatenate([moved, local.patch_displacements])
+    local, times = tracks.local, tracks.times.numpy()
     numbers = np.arange(frames.n_frames, dtype=np.float64)
-    every = np.stack([_at_frames(track, times, numbers) for track in measured])
-    shifts = -(every[0] - every[0][tracks.reference])
+    moved = _at_frames(tracks.moved.numpy(), times, numbers)
+    if local is not None:
+        moved = moved + _at_frames(local.frames.numpy(), local.times, numbers)
+    shifts = -(moved - moved[tracks.reference])
     if local is None:
         return Motion(frames.shape, shifts, hot_pixels=hot)
     # In each patch what was measured includes the frames' own change of displacement, which `moved` has taken up.
-    beside = _at_frames(local.frames.numpy(), times, numbers)
+    beside = local.patch_displacements - local.frames.numpy()
+    patch_shifts = -np.stack([_at_frames(track, local.times, numbers) for track in beside])
     coefficients = None if local.coefficients is None else -local.coefficients
-    patch_shifts = -(every[1:] - beside)
     return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot)
 
 

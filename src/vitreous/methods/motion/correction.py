@@ -1,35 +1,26 @@
 """Summing frames that are put right: motion undone, exposure weighted, and the power spectrum for the CTF.
 
-The whole-frame part of the motion is a phase ramp and costs no resolution; what is left over the field is
-interpolated with cubic B-splines (kernels.warp). Frames that move as a whole are summed in Fourier space.
+Frames are interpolated (kernels.warp) and added in real space; only sums are transformed. Weights that depend on frame
+and frequency are a few fixed curves over frequency, each with one number a frame (`exposure_basis`): as many sums and
+transforms are made as there are curves, five or so, however many frames there are.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.core.dose import dose_filter
-from vitreous.core.fourier import crop_fourier, radius_grid
+from vitreous.core.fourier import crop_fourier
 from vitreous.data.motion import N_COEFFICIENTS, Motion, time_basis
-from vitreous.kernels.warp import prefilter, warp
+from vitreous.kernels.warp import add_warped, prefilter
+from vitreous.methods.motion.exposure import Exposure, combine, exposure_basis
 from vitreous.methods.motion.frames import PreparedFrames, inverse_real
-from vitreous.methods.motion.spectra import Band, phases
+from vitreous.methods.motion.sum_spectrum import SumSpectrum
 
-_FINEST_SPECTRUM = 1.4  # A: power spectra end at 2.8 A, beyond which no Thon ring is seen in a movie
-
-
-@dataclass(frozen=True)
-class Exposure:
-    """pixel_size A; voltage kV; dose e/A^2 a frame (0: unknown, no weighting and no grouping by dose)."""
-
-    pixel_size: float
-    voltage: float = 300.0
-    dose: float = 0.0
+_AT_ONCE = 12  # frames a pass over the sums: their memory traffic is shared by so many
 
 
 @dataclass(frozen=True)
@@ -47,6 +38,10 @@ class SumOptions:
     spectrum_dose: float = 4.0
     spectrum_frames: int = 0
     halves: bool = False
+
+    def frames_a_spectrum(self, dose: float) -> int:
+        """How many frames are summed before a power spectrum is taken."""
+        return self.spectrum_frames or (max(1, round(self.spectrum_dose / dose)) if dose > 0 else 1)
 
 
 @dataclass(frozen=True)
@@ -68,30 +63,33 @@ class Sums:
 
 
 def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, options: SumOptions) -> Sums:
-    """Undo the motion in every frame and sum. Frames are let go as they are used."""
+    """Undo the motion in every frame and sum."""
     shape = frames.shape
     target = binned_shape(shape, options.binning)
     pixel_size = exposure.pixel_size * shape[1] / target[1]
-    weighting = _DoseSum(target, pixel_size, exposure, frames.device) if options.weighted else None
-    spectrum = _Spectrum(target, pixel_size, exposure, options, frames.device) if options.spectrum_box else None
-    # Sums of the frames of even and of odd index (from 0): together the plain sum.
-    parts: list[Tensor | None] = [None, None]
-    wants_parts = options.plain or options.halves or weighting is None
-    for number in range(frames.n_frames):
-        aligned = crop_fourier(corrected_transform(frames, motion, number), shape, target)
-        if weighting is not None:
-            weighting.add(aligned)
+    rows, curves = _coefficients(frames.n_frames, pixel_size, exposure, options)
+    spectrum = SumSpectrum(target, pixel_size, options.spectrum_box) if options.spectrum_box else None
+    group = options.frames_a_spectrum(exposure.dose)
+    stretches = _stretches(frames.n_frames, group)
+    n_groups = max(_groups_in(stretch, group, frames.n_frames) for stretch in stretches) if spectrum else 0
+    sums = torch.zeros(len(rows) + n_groups, *shape, device=frames.device)
+    for stretch in stretches:
+        _add_stretch(sums, frames, motion, rows, stretch, group)
         if spectrum is not None:
-            spectrum.add(aligned)
-        if wants_parts:
-            which = number % 2 if options.halves else 0
-            held = parts[which]
-            parts[which] = aligned.clone() if held is None else held.add_(aligned)
+            for one in sums[len(rows) :][: _groups_in(stretch, group, frames.n_frames)]:
+                spectrum.add(_transform(one, target))
+    sums = sums[: len(rows)]
+    weighted, others = None, sums
+    if curves is not None:
+        transforms = [_transform(one, target) for one in sums[: len(curves)]]
+        weighted = inverse_real(combine(transforms, curves, pixel_size, target[1]), target)
+        others = sums[len(curves) :]
+    images = [inverse_real(_transform(one, target), target).cpu() for one in others]
     scale = target[0] * target[1] / (shape[0] * shape[1])
-    first, second = (None if part is None else inverse_real(part, target).cpu() * scale for part in parts)
-    wants_plain = options.plain or weighting is None
+    first, second = ([image * scale for image in images] + [None, None])[:2]
+    wants_plain = options.plain or not options.weighted
     return Sums(
-        None if weighting is None else inverse_real(weighting.finish(), target).cpu() * scale,
+        None if weighted is None else weighted.cpu() * scale,
         None if first is None or not wants_plain else (first if second is None else first + second),
         None if spectrum is None else spectrum.finish().cpu(),
         pixel_size,
@@ -99,6 +97,61 @@ def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, optio
         even=second if options.halves else None,
         odd=first if options.halves else None,
     )
+
+
+def _coefficients(
+    n_frames: int, pixel_size: float, exposure: Exposure, options: SumOptions
+) -> tuple[Float[Tensor, "r n"], Float[Tensor, "c m"] | None]:
+    """One row a sum, first those of the dose-weighted sum's curves, then plain or odd and even; and the curves."""
+    rows, curves = [], None
+    if options.weighted:
+        basis, curves = exposure_basis(n_frames, pixel_size, exposure)
+        rows.append(basis)
+    if options.halves:
+        odd = (torch.arange(n_frames) % 2 == 0).to(torch.float32)
+        rows.append(torch.stack([odd, 1.0 - odd]))
+    elif options.plain or not options.weighted:
+        rows.append(torch.ones(1, n_frames))
+    return torch.cat(rows), curves
+
+
+def _stretches(n_frames: int, group: int) -> list[tuple[int, int]]:
+    """(first, last + 1) of stretches of whole groups, as many as go through the sums together."""
+    length = group * max(1, _AT_ONCE // group)
+    return [(start, min(start + length, n_frames)) for start in range(0, n_frames, length)]
+
+
+def _groups_in(stretch: tuple[int, int], group: int, n_frames: int) -> int:
+    """How many groups of a stretch a spectrum is taken of: a last one that is not full only if there is no other."""
+    return (stretch[1] - stretch[0]) // group or int(stretch == (0, n_frames))
+
+
+def _add_stretch(
+    sums: Float[Tensor, "r height width"],
+    frames: PreparedFrames,
+    motion: Motion,
+    rows: Float[Tensor, "s n"],
+    stretch: tuple[int, int],
+    group: int,
+) -> None:
+    """Add some frames to the first s sums, and make the sums of the groups among them anew in those that follow."""
+    start, stop = stretch
+    sums[len(rows) :] = 0.0
+    n_groups = len(sums) - len(rows)
+    member = torch.arange(stop - start) // group
+    fields = torch.stack([motion_field(motion, number) for number in range(start, stop)])
+    own = (member == torch.arange(n_groups)[:, None]).to(torch.float32)
+    add_warped(sums, frames.stack(start, stop), fields, torch.cat([rows[:, start:stop], own]))
+
+
+def _transform(image: Float[Tensor, "height width"], target: tuple[int, int]) -> Tensor:
+    """rfft2 without the spline's blur, cropped."""
+    shape = (image.shape[0], image.shape[1])
+    rows, columns = prefilter(shape, image.device)
+    transform = torch.fft.rfft2(image)
+    transform *= columns
+    transform *= rows
+    return transform if shape == target else crop_fourier(transform, shape, target)
 
 
 def binned_shape(shape: tuple[int, int], binning: float) -> tuple[int, int]:
@@ -110,104 +163,11 @@ def binned_shape(shape: tuple[int, int], binning: float) -> tuple[int, int]:
     return 2 * round(shape[0] / binning / 2), 2 * round(shape[1] / binning / 2)
 
 
-def corrected_transform(frames: PreparedFrames, motion: Motion, number: int) -> Complex[Tensor, "height half"]:
-    """rfft2 of a frame with its motion undone; the frame is let go."""
-    shape = frames.shape
-    transform = frames.transform(number)
-    frames.release(number)
-    row, column = phases(Band(shape, shape), torch.from_numpy(-motion.global_shifts[number]), frames.device)
-    if motion.coefficients is None or number == 0:
-        return transform * row * column
-    row_filter, column_filter = prefilter(shape, frames.device)
-    splines = inverse_real(transform * (row * row_filter) * (column * column_filter), shape)
-    return torch.fft.rfft2(warp(splines, _field(motion, number).to(frames.device)))
-
-
-def _field(motion: Motion, number: int) -> Float[Tensor, "2 6"]:
-    """Polynomial of the local displacement over the field at one frame."""
-    assert motion.coefficients is not None
-    table = motion.coefficients.reshape(2, N_COEFFICIENTS // 3, 3)
-    return torch.from_numpy(-(table @ time_basis(number)))
-
-
-class _DoseSum:
-    """sum_i q_i F_i / sqrt(sum_i q_i^2) of frames in order; q of the next frame is that of the last times a filter.
-
-    Exposure before the first frame is common to all and cancels (core.dose.dose_weights).
-    """
-
-    def __init__(self, shape: tuple[int, int], pixel_size: float, exposure: Exposure, device: torch.device) -> None:
-        k = radius_grid(shape, pixel_size, device=device, dtype=torch.float32)
-        self._filter = dose_filter(k, torch.tensor([exposure.dose], device=device), exposure.voltage)[0]
-        self._q = torch.ones_like(self._filter)
-        self._power = torch.zeros_like(self._filter)
-        self._sum = torch.zeros(k.shape, dtype=torch.complex64, device=device)
-
-    def add(self, aligned: Complex[Tensor, "height half"]) -> None:
-        torch.view_as_real(self._sum).addcmul_(torch.view_as_real(aligned), self._q[..., None])
-        self._power.addcmul_(self._q, self._q)
-        self._q *= self._filter
-
-    def finish(self) -> Complex[Tensor, "height half"]:
-        return self._sum / self._power.sqrt()
-
-
-class _Spectrum:
-    """Power spectra of sums of a few frames, added up and averaged into the bins of a small box.
-
-    Frames are summed to a few e/A^2 first, as RELION does: enough signal for the low-order rings, too short for
-    what motion is left to blur the high ones.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int], pixel_size: float, exposure: Exposure, options: SumOptions, device: torch.device
-    ) -> None:
-        self.pixel_size = max(pixel_size, _FINEST_SPECTRUM)
-        whole = min(shape) * pixel_size / self.pixel_size
-        self.box = min(options.spectrum_box, 2 * int(whole / 2))
-        by_dose = max(1, round(options.spectrum_dose / exposure.dose)) if exposure.dose > 0 else 1
-        self._every = options.spectrum_frames or by_dose
-        extent = self.box * self.pixel_size
-        ky = np.rint(np.fft.fftfreq(shape[0], pixel_size) * extent).astype(np.int64)
-        kx = np.rint(np.fft.rfftfreq(shape[1], pixel_size) * extent).astype(np.int64)
-        self._rows = np.flatnonzero(np.abs(ky) <= self.box // 2)
-        self._columns = int((kx <= self.box // 2).sum())
-        self._ky, self._kx = ky[self._rows] % self.box, kx[: self._columns]
-        self._device = device
-        self._power = torch.zeros(len(self._rows), self._columns, device=device)
-        self._group: Tensor | None = None
-        self._in_group = 0
-        self._pixels = shape[0] * shape[1]
-
-    def add(self, aligned: Complex[Tensor, "height half"]) -> None:
-        part = aligned[torch.from_numpy(self._rows).to(self._device), : self._columns]
-        self._group = part if self._group is None else self._group.add_(part)
-        self._in_group += 1
-        if self._in_group == self._every:
-            self._close()
-
-    def _close(self) -> None:
-        assert self._group is not None
-        self._power += torch.view_as_real(self._group).square().sum(-1)
-        self._group, self._in_group = None, 0
-
-    def finish(self) -> Float[Tensor, "box box"]:
-        """Root mean power of each bin over the number of pixels, the whole plane with its centre at box//2."""
-        if self._in_group == self._every or (self._in_group and not self._power.any()):
-            self._close()
-        half = self.box // 2 + 1
-        rows = torch.from_numpy(self._ky).to(self._device)
-        columns = torch.from_numpy(self._kx).to(self._device)
-        by_row = torch.zeros(self.box, self._columns, device=self._device).index_add_(0, rows, self._power)
-        total = torch.zeros(self.box, half, device=self._device).index_add_(1, columns, by_row)
-        counts = torch.bincount(rows, minlength=self.box)[:, None] * torch.bincount(columns, minlength=half)
-        amplitude = (total / counts.clamp(min=1)).sqrt() / self._pixels
-        return _whole_plane(amplitude)
-
-
-def _whole_plane(half: Float[Tensor, "box half"]) -> Float[Tensor, "box box"]:
-    """The full plane, zero frequency at box//2, of a quantity that is the same at k and -k."""
-    box = half.shape[0]
-    mirrored = half.roll(-1, 0).flip(0)[:, 1 : (box + 1) // 2].flip(1)
-    full = torch.cat([half, mirrored], dim=1)
-    return torch.fft.fftshift(full)
+def motion_field(motion: Motion, number: int) -> Float[Tensor, "2 6"]:
+    """Polynomial over the field of the displacement at one frame (see `kernels.warp`)."""
+    field = torch.zeros(2, N_COEFFICIENTS // 3, dtype=torch.float64)
+    if motion.coefficients is not None:
+        table = motion.coefficients.reshape(2, N_COEFFICIENTS // 3, 3)
+        field -= torch.from_numpy(table @ time_basis(number))
+    field[:, 0] -= torch.from_numpy(motion.global_shifts[number])
+    return field

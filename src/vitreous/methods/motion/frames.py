@@ -1,6 +1,6 @@
-"""Movie frames made ready: gain applied, bad pixels found and replaced, transformed.
+"""Movie frames made ready: gain applied, bad pixels found and replaced.
 
-Frames are kept in memory as transforms where the plan allows, and read again where it does not.
+Frames are kept in memory where the plan allows, and read again where it does not.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from numpy.typing import NDArray
 from scipy import fft as scipy_fft
-from scipy import ndimage
 from torch import Tensor
 
 _OUTLIER_SIGMA = 6.0
@@ -115,36 +114,48 @@ def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_
     A pixel is bad if it differs from the mean around it by more than sigma robust standard deviations, or if
     it is exactly zero where a working pixel would hardly ever be (at 32 counts a dead pixel is only 5.7 sigma).
     """
-    values = total.cpu().numpy()
+    values = total.cpu()
     # The median absolute deviation of a thinned grid is as good and much quicker than of 16 million pixels.
-    step = max(1, int(np.sqrt(values.size / 2**20)))
-    bad = np.zeros(values.shape, dtype=bool)
+    step = max(1, int(np.sqrt(values.numel() / 2**20)))
+    bad = torch.zeros(values.shape, dtype=torch.bool)
     # Twice: a very hot pixel raises the mean around it and makes its neighbours look cold.
     for _ in range(2):
         residual = values - _mean_around(values, ~bad)
-        sample = residual[::step, ::step]
-        deviation = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
+        sample = residual[::step, ::step].reshape(-1)
+        deviation = 1.4826 * float((sample - sample.median()).abs().median())
         if deviation == 0:
             break
-        bad = np.abs(residual) > sigma * deviation
+        bad = residual.abs_() > sigma * deviation
         if not bad.any():
             break
     mean = float(values[::step, ::step].mean())
-    if values.size * np.exp(-max(mean, 0.0)) < 0.01:
+    if values.numel() * np.exp(-max(mean, 0.0)) < 0.01:
         bad |= values == 0
-    return np.asarray(bad)
+    return np.asarray(bad.numpy())
 
 
-def _mean_around(values: NDArray[np.float32], good: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _mean_around(values: Float[Tensor, "height width"], good: Bool[Tensor, "height width"]) -> Tensor:
     """Mean of the good pixels around each pixel, itself left out (the pixel itself where none is good)."""
-    n = _NEIGHBOURHOOD**2
-    mask = good.astype(np.float32)
+    if bool(good.all()):
+        return _sum_around(values).sub_(values).div_(_NEIGHBOURHOOD**2 - 1)
+    mask = good.to(values.dtype)
     kept = values * mask
-    total = ndimage.uniform_filter(kept, _NEIGHBOURHOOD, mode="reflect") * n - kept
-    if good.all():
-        return total / (n - 1)
-    count = ndimage.uniform_filter(mask, _NEIGHBOURHOOD, mode="reflect") * n - mask
-    return np.where(count > 0.5, total / np.maximum(count, 1.0), values)
+    total, count = _sum_around(kept) - kept, _sum_around(mask) - mask
+    return torch.where(count > 0.5, total / count.clamp(min=1.0), values)
+
+
+def _sum_around(values: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
+    """Sum over the neighbourhood of each pixel, mirrored at the edges."""
+    reach = _NEIGHBOURHOOD // 2
+    out = values
+    for axis in range(2):
+        size = out.shape[axis]
+        edges = (out.narrow(axis, 0, reach).flip(axis), out.narrow(axis, size - reach, reach).flip(axis))
+        wide = torch.cat([edges[0], out, edges[1]], axis)
+        out = wide.narrow(axis, 0, size).clone()
+        for shift in range(1, _NEIGHBOURHOOD):
+            out += wide.narrow(axis, shift, size)
+    return out
 
 
 class Repair:
@@ -209,9 +220,9 @@ def _is_blank(frame: Float[Tensor, "height width"]) -> bool:
 
 
 class PreparedFrames:
-    """Transforms of gain-corrected, repaired frames, by number.
+    """Gain-corrected, repaired frames.
 
-    keep: hold the frames in memory (as transforms, once made); else every use reads the movie again.
+    keep: hold them in memory; else every use reads the movie again.
     blank: frames (from 0) in which all pixels are the same, as a camera that drops frames leaves them; they say
     nothing of the motion and add nothing to the sum. Raises UnusableMovie where a frame holds values that are not
     numbers, or most are blank.
@@ -228,9 +239,9 @@ class PreparedFrames:
         device: torch.device | None = None,
         seed: int = 1,
     ) -> None:
-        self.source, self._gain, self._keep = source, gain, keep
+        self.source, self._gain = source, gain
         self.device = device or torch.device("cpu")
-        self._held: dict[int, Tensor] = {}
+        self._held = torch.empty(source.n_frames, *source.shape) if keep else None
         self.blank: list[int] = []
         bad = np.zeros(source.shape, dtype=bool) if defects is None else defects.copy()
         if gain is not None:
@@ -242,7 +253,9 @@ class PreparedFrames:
             bad |= bad_pixels(total)
         self.bad = bad
         self._repair = Repair(bad, seed)
-        self._transforms: dict[int, Tensor] = {}
+        if self._held is not None:
+            for number, frame in enumerate(self._held):
+                self._repair(frame, number)
 
     @property
     def n_frames(self) -> int:
@@ -254,39 +267,35 @@ class PreparedFrames:
         """(ny, nx) pixels."""
         return self.source.shape
 
-    def _read(self, number: int) -> Float[Tensor, "height width"]:
-        # A copy where the movie is mapped read-only: frames are repaired in place.
-        frame = torch.from_numpy(np.require(self.source.frames(number, number + 1)[0], np.float32, ["C", "W"]))
-        if self._gain is not None:
-            frame = frame * self._gain
-        return frame
+    def _read(self, number: int, out: Float[Tensor, "height width"]) -> None:
+        raw = torch.from_numpy(np.ascontiguousarray(self.source.frames(number, number + 1)[0]))
+        if self._gain is None:
+            out.copy_(raw)
+        else:
+            torch.mul(raw, self._gain, out=out)
 
     def _sum(self) -> Float[Tensor, "height width"]:
         total = torch.zeros(self.shape)
+        frame = torch.empty(self.shape)
         for number in range(self.n_frames):
-            frame = self._read(number)
-            if not bool(torch.isfinite(frame.sum(dtype=torch.float64))):
+            if self._held is not None:
+                frame = self._held[number]
+            self._read(number, frame)
+            if not bool(torch.isfinite(frame.sum())):
                 raise UnusableMovie(f"frame {number + 1} holds values that are not numbers")
             if _is_blank(frame):
                 self.blank.append(number)
             total += frame
-            if self._keep:
-                self._held[number] = frame
         if 2 * len(self.blank) > self.n_frames:
             raise UnusableMovie(f"{len(self.blank)} of {self.n_frames} frames are blank")
         return total
 
-    def transform(self, number: int) -> Complex[Tensor, "height half"]:
-        """rfft2 (origin at index 0) of one frame."""
-        if number in self._transforms:
-            return self._transforms[number]
-        frame = self._held.pop(number) if number in self._held else self._read(number)
-        self._repair(frame, number)
-        transform = torch.fft.rfft2(frame.to(self.device))
-        if self._keep:
-            self._transforms[number] = transform
-        return transform
-
-    def release(self, number: int) -> None:
-        """Let go of a frame that is not needed again."""
-        self._transforms.pop(number, None)
+    def stack(self, start: int, stop: int) -> Float[Tensor, "n height width"]:
+        """Frames start .. stop-1; not to be written to."""
+        if self._held is not None:
+            return self._held[start:stop]
+        out = torch.empty(stop - start, *self.shape)
+        for frame, number in zip(out, range(start, stop), strict=True):
+            self._read(number, frame)
+            self._repair(frame, number)
+        return out

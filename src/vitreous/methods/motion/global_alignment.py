@@ -41,15 +41,15 @@ def align_frames(frames_ft: Complex[Tensor, "f height half"], band: Band, option
     """Displacement of each of n frames (transforms cropped to `band`) relative to the first, in movie pixels."""
     n_frames = frames_ft.shape[0]
     coarse = band_of(band.shape, band_limit(options.b_factor, SEARCH_SHARPNESS))
-    start = _search(crop_fourier(frames_ft, band.cropped, coarse.cropped), coarse, options)
-    problem = Problem(
-        frames_ft[None],
-        band.weights(options.b_factor, FIT_SHARPNESS),
-        band,
-        torch.zeros(1, n_frames, 0, dtype=torch.float64),
-    )
-    parameters = Parameters(start, torch.zeros(0, 2, dtype=torch.float64))
-    return fit(problem, parameters, options.prior, iterations=options.iterations, tolerance=options.tolerance)
+    coarse_ft = crop_fourier(frames_ft, band.cropped, coarse.cropped)
+    parameters = Parameters(_search(coarse_ft, coarse, options), torch.zeros(0, 2, dtype=torch.float64))
+    none = torch.zeros(1, n_frames, 0, dtype=torch.float64)
+    most, tolerance = options.iterations, options.tolerance
+    # Most of the way at low resolution, where there are a quarter of the coefficients.
+    problem = Problem(coarse_ft[None], coarse.weights(options.b_factor, SEARCH_SHARPNESS), coarse, none)
+    parameters = fit(problem, parameters, options.prior, iterations=most, tolerance=5 * tolerance).parameters
+    problem = Problem(frames_ft[None], band.weights(options.b_factor, FIT_SHARPNESS), band, none)
+    return fit(problem, parameters, options.prior, iterations=most, tolerance=5 * tolerance)
 
 
 def _search(

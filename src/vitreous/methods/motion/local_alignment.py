@@ -19,25 +19,25 @@ from torch import Tensor
 
 from vitreous.data.motion import space_basis, time_basis
 from vitreous.kernels.alignment import Derivatives
-from vitreous.methods.motion.frames import inverse_real
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS
 from vitreous.methods.motion.outlying_patches import outlying_patches
-from vitreous.methods.motion.spectra import Band, phases
-from vitreous.methods.motion.trajectories import Parameters, Prior, Problem, fit, fit_model_size, likelihood_scale
+from vitreous.methods.motion.patches import cut_patches
+from vitreous.methods.motion.spectra import Band
+from vitreous.methods.motion.trajectories import Parameters, Prior, Problem, fit, likelihood_scale
 
 # Broad to narrow: a heavy low-pass first, whose peaks are wide enough to lead in from several pixels away.
 _SHARPNESS = (4.0, 1.5, FIT_SHARPNESS)
-_OVERLAP = 1.25  # patches reach this much beyond their cell; the soft edge takes it back
-_EDGE = 0.25  # fraction of a patch that is soft edge
+_NEAR_ENOUGH = 0.2  # px: where a fit with broad peaks stops, as a sharper one follows
 _LONGEST_PATCH_STEP = 5.0  # px
 _ALIKE = 0.5  # of the field: over such distances local motion is alike
 N_SPACE, N_TIME = 6, 3
+_TIMES = 12  # frames are summed to about so many before patches are fitted: local motion is smooth in time
 _SUSPICIOUS = 0.75  # px beyond its noise: when a patch is that far from the model, outliers are looked for
 
 
 @dataclass(frozen=True)
 class LocalOptions:
-    """patches: (across x, across y). b_factor px^2, tolerance px.
+    """shape: (ny, nx) of the movie. patches: (across x, across y). b_factor px^2, tolerance px.
 
     significance: the model is kept if, fitted to one half of the coefficients, it raises the log-likelihood of the
     other half by at least this.
@@ -45,6 +45,7 @@ class LocalOptions:
     over and above what their noise explains.
     """
 
+    shape: tuple[int, int]
     patches: tuple[int, int] = (5, 5)
     b_factor: float = 150.0
     iterations: int = 8
@@ -64,7 +65,9 @@ class Spectra:
 
 @dataclass(frozen=True)
 class LocalFit:
-    """frames: (f, 2) displacement beside the global one; coefficients: (2, 18) displacement model or None.
+    """times: (f,) frame index of the middle of what was fitted together.
+
+    frames: (f, 2) displacement beside the global one; coefficients: (2, 18) displacement model or None.
 
     centres (p, 2) as (x, y) movie pixels; patch_displacements (p, f, 2) beside the global one; residual: rms
     (px) of these about the model; gain: log-likelihood ratio of model against none on coefficients that neither
@@ -72,6 +75,7 @@ class LocalFit:
     rejected (n,) are of every patch, those included that were left out for disagreeing with the others.
     """
 
+    times: NDArray[np.float64]
     frames: Float[Tensor, "f 2"]
     coefficients: NDArray[np.float64] | None
     centres: NDArray[np.float64]
@@ -91,36 +95,39 @@ def automatic_patches(shape: tuple[int, int], smallest: int = 100) -> tuple[int,
 
 
 def align_patches(
-    frames_ft: Complex[Tensor, "f height half"],
+    frames: Float[Tensor, "f height width"],
     band: Band,
     displacements: Float[Tensor, "f 2"],
     times: Float[Tensor, "f"],
     options: LocalOptions,
 ) -> LocalFit:
-    """Fit the local model to frames (cropped transforms) whose global displacements are known.
+    """Fit the local model to binned frames whose global displacements (movie pixels) are known.
 
     times: frame index (from 0) of each frame or centre of a group. Raises ValueError for a single patch.
     """
     if options.patches[0] * options.patches[1] < 2:
         raise ValueError("local motion needs more than one patch")
-    patches_ft, patch_band, centres = cut_patches(frames_ft, band, displacements, options.patches)
-    basis, units = _basis(centres, times, band.shape)
+    member = np.arange(len(frames)) // max(1, len(frames) // _TIMES)
+    times = torch.from_numpy(np.bincount(member, times.numpy()) / np.bincount(member))
+    patches_ft, patch_band, centres = cut_patches(frames, band, displacements, member, options.patches)
+    basis, units = _basis(centres, times, options.shape)
     spectra = Spectra(patches_ft, patch_band)
     fits = _fits(spectra, basis, options)
     residuals, suspicious = _disagreement(fits)
     rejected = np.zeros(len(centres), dtype=np.bool_)
     if suspicious:
-        rejected = outlying_patches(_free_tracks(spectra, options), centres, band.shape)
+        rejected = outlying_patches(_free_tracks(spectra, options), centres, options.shape)
     if rejected.any():
         good = torch.from_numpy(np.flatnonzero(~rejected))
         fits = _fits(Spectra(patches_ft[good.to(patches_ft.device)], patch_band), basis[good], options)
-    return _judge(fits, _Patches(centres, residuals, rejected), units, options)
+    return _judge(fits, _Patches(times.numpy(), centres, residuals, rejected), units, options)
 
 
 @dataclass(frozen=True)
 class _Patches:
-    """centres (n, 2), residuals (n,) px about the fit to all, and which were left out of the final one."""
+    """times (f,) of what is fitted, centres (n, 2), residuals (n,) px about the fit to all, and which were left out."""
 
+    times: NDArray[np.float64]
     centres: NDArray[np.float64]
     residuals: NDArray[np.float64]
     rejected: NDArray[np.bool_]
@@ -151,41 +158,6 @@ def _free_tracks(spectra: Spectra, options: LocalOptions) -> NDArray[np.float64]
         frames = parameters.frames.numpy()
         tracks.append(frames - frames.mean(0))
     return np.stack(tracks)
-
-
-def cut_patches(
-    frames_ft: Complex[Tensor, "f height half"],
-    band: Band,
-    displacements: Float[Tensor, "f 2"],
-    patches: tuple[int, int],
-) -> tuple[Complex[Tensor, "p f height half"], Band, NDArray[np.float64]]:
-    """Transforms of soft-edged patches of globally aligned frames, their band, and centres (p, 2) as (x, y)."""
-    (ny, nx), device = band.cropped, frames_ft.device
-    sizes = [min(full, 2 * math.ceil(_OVERLAP * full / n / 2)) for full, n in ((ny, patches[1]), (nx, patches[0]))]
-    starts = [
-        np.round(np.linspace(0, full - size, n)).astype(int)
-        for full, size, n in ((ny, sizes[0], patches[1]), (nx, sizes[1], patches[0]))
-    ]
-    window = (_taper(sizes[0])[:, None] * _taper(sizes[1])).to(device)
-    corners = [(y, x) for y in starts[0] for x in starts[1]]
-    shape = (len(corners), len(frames_ft), sizes[0], sizes[1] // 2 + 1)
-    out = torch.empty(shape, dtype=torch.complex64, device=device)
-    for f, ft in enumerate(frames_ft):
-        row, column = phases(band, displacements[f], device)
-        image = inverse_real(ft * row * column, band.cropped)
-        cut = torch.stack([image[y : y + sizes[0], x : x + sizes[1]] for y, x in corners])
-        cut = (cut - cut.mean(dim=(1, 2), keepdim=True)) * window
-        out[:, f] = torch.fft.rfft2(cut)
-    scale = [full / c for full, c in zip(band.shape, band.cropped, strict=True)]
-    centres = np.array([((x + sizes[1] / 2) * scale[1], (y + sizes[0] / 2) * scale[0]) for y, x in corners])
-    extent = (round(sizes[0] * scale[0]), round(sizes[1] * scale[1]))
-    return out, Band(extent, (sizes[0], sizes[1])), centres
-
-
-def _taper(size: int) -> Float[Tensor, "size"]:
-    """Raised-cosine edges of a window."""
-    distance = (torch.minimum(torch.arange(size), size - 1 - torch.arange(size)) + 0.5) / (_EDGE * size)
-    return 0.5 - 0.5 * torch.cos(torch.pi * distance.clamp(max=1.0)).to(torch.float32)
 
 
 def _basis(
@@ -232,8 +204,9 @@ class _Fits:
 def _fits(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> _Fits:
     """Fit to all coefficients, and for validation to either half, scored on the other."""
     none = basis[..., :0]
-    everything = torch.ones(spectra.band.cropped[0])
-    halves = _halves(spectra.band.cropped[0])
+    height = spectra.band.cropped[0]
+    everything = torch.ones(height)
+    halves = _halves(height)
     gain = 0.0
     for here, there in (halves, halves[::-1]):
         scores = []
@@ -269,9 +242,9 @@ def _anneal(spectra: Spectra, basis: Tensor, rows: Float[Tensor, "height"], opti
     most, tolerance = options.iterations, options.tolerance
     for sharpness in _SHARPNESS[:-1] if basis.shape[2] else ():
         problem = _problem(spectra, basis, rows, options, sharpness)
-        parameters = fit(problem, parameters, options.prior, iterations=most, tolerance=tolerance).parameters
+        parameters = fit(problem, parameters, options.prior, iterations=most, tolerance=_NEAR_ENOUGH).parameters
     final = _problem(spectra, basis, rows, options, FIT_SHARPNESS)
-    return fit_model_size(final, parameters, options.prior, iterations=most, tolerance=tolerance).parameters
+    return fit(final, parameters, options.prior, iterations=most, tolerance=tolerance, size_model=True).parameters
 
 
 def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: LocalOptions) -> LocalFit:
@@ -289,10 +262,12 @@ def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: 
     if not reason:
         tracks = fits.with_model.displacements(fits.parameters) + step
         coefficients = (units @ fits.parameters.model.numpy()).T
-        return LocalFit(fits.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "", *of_all)
+        found = (fits.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "")
+        return LocalFit(patches.times, *found, *of_all)
     still = Parameters.zero(step.shape[1], 0)
     step, _ = _patch_steps(fits.without.derivatives(still))
-    return LocalFit(still.frames, None, centres, step.numpy(), residual, fits.gain, reason, *of_all)
+    found = (still.frames, None, centres, step.numpy(), residual, fits.gain, reason)
+    return LocalFit(patches.times, *found, *of_all)
 
 
 def _patch_steps(at: Derivatives) -> tuple[Float[Tensor, "p f 2"], Float[Tensor, "p f"]]:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from vitreous.core.fourier import crop_fourier, hermitian_weights
 
-# Cross-spectra are weighted by exp(-sharpness B k^2); what weighs less than this is not looked at.
-_NEGLIGIBLE = 3e-3
+# Cross-spectra are weighted by exp(-sharpness B k^2); what weighs less than this is not looked at (at RELION's B of
+# 150 px^2 the band then ends just below half the Nyquist frequency, and frames can be binned by two).
+_NEGLIGIBLE = 2e-2
 # Below this many Fourier pixels lie illumination and windows, not specimen.
 _LOWEST_SHELL = 3.0
 
@@ -66,6 +67,41 @@ def band_of(shape: tuple[int, int], limit: float) -> Band:
     """The smallest crop of quick even size that holds frequencies up to limit (cycles per pixel)."""
     ny, nx = (min(size, 2 * next_fast_len(math.ceil(size * limit) + 1)) for size in shape)
     return Band(shape, (ny, nx))
+
+
+def binned_band(shape: tuple[int, int], limit: float) -> tuple[Band, int]:
+    """Pixels to be binned so that frequencies up to limit are kept, and the band of the binned frames.
+
+    Rows and columns at the far end are left out (at most a few percent) until the transform has a quick size.
+    """
+    factor = max(1, int(0.5 / limit))
+    ny, nx = (_quick_size(size // factor) for size in shape)
+    return Band((ny * factor, nx * factor), (ny, nx)), factor
+
+
+def _quick_size(size: int) -> int:
+    """The largest even size not beyond this one whose transform is quick."""
+    even = size - size % 2
+    while even > 2 and next_fast_len(even) != even:
+        even -= 2
+    return even
+
+
+def bin_frame(frame: Float[Tensor, "height width"], band: Band, factor: int) -> Float[Tensor, "h w"]:
+    """Sums of factor x factor pixels.
+
+    White noise stays white, however much of it is folded back; the signal's amplitude falls as sinc(factor k) along
+    each axis, to 0.9 at the end of the band.
+    """
+    if factor == 1:
+        return frame[: band.shape[0], : band.shape[1]]
+    rows = frame[: band.shape[0] : factor].clone()
+    for i in range(1, factor):
+        rows += frame[i : band.shape[0] : factor]
+    out = rows[:, : band.shape[1] : factor].clone()
+    for i in range(1, factor):
+        out += rows[:, i : band.shape[1] : factor]
+    return out
 
 
 def phases(band: Band, displacement: Float[Tensor, "2"], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -22,13 +22,14 @@ from vitreous.methods.motion.spectra import Band
 _LONGEST_STEP = 3.0
 _FLOOR = 1e-3  # smallest curvature kept, relative to the largest
 _SMALLEST_MODEL = 0.02  # px: local motion below this is none
+_SETTLED = 0.1  # relative: when the model's size changes by less, it is found
 
 
 @dataclass(frozen=True)
 class Prior:
     """acceleration: standard deviation of the change of velocity, pixels per group of frames squared.
 
-    model: standard deviation of each coefficient of the local model, pixels (see `fit_model_size`).
+    model: standard deviation of each coefficient of the local model, pixels (see `fit`).
     """
 
     acceleration: float = 2.0
@@ -80,8 +81,7 @@ class Fit:
     """What was fitted. log_likelihood: quasi log-likelihood, differences of which mean something.
 
     uncertainty: (f,) standard error of a frame's displacement in pixels (x and y together, as rms).
-    step: largest change in the last iteration, pixels. iterations: how many were done. model_variance: mean
-    posterior variance of the model's coefficients, pixels^2.
+    step: largest change in the last iteration, pixels. iterations: how many were done.
     """
 
     parameters: Parameters
@@ -89,7 +89,6 @@ class Fit:
     uncertainty: Float[Tensor, "f"]
     step: float
     iterations: int
-    model_variance: float
 
 
 def likelihood_scale(at: Derivatives) -> float:
@@ -99,54 +98,60 @@ def likelihood_scale(at: Derivatives) -> float:
     return max(curvature, 0.0) / noise if noise > 0 else 0.0
 
 
-def fit(problem: Problem, start: Parameters, prior: Prior, *, iterations: int = 8, tolerance: float = 0.01) -> Fit:
-    """Raise the correlation from `start` until no displacement changes by more than tolerance (pixels)."""
+def fit(
+    problem: Problem,
+    start: Parameters,
+    prior: Prior,
+    *,
+    iterations: int = 8,
+    tolerance: float = 0.01,
+    size_model: bool = False,
+) -> Fit:
+    """Raise the correlation from `start` until no displacement changes by more than tolerance (pixels).
+
+    size_model: take the size of the local motion (prior.model) from the movie itself. Empirical Bayes (MacKay (1992)
+    Neural Comput. 4, 415): after each step the coefficients' variance is set to their mean square plus their
+    posterior variance. Noise then shrinks the model instead of bending it.
+    """
     parameters = start
     at = problem.derivatives(parameters)
-    longest, done = float("inf"), 0
+    done = 0
     for done in range(1, iterations + 1):  # noqa: B007
         scale = likelihood_scale(at)
         step = _newton_step(problem, at, parameters, prior, scale)
-        moved = problem.displacements(step)
-        longest = float((moved - moved.mean(dim=(0, 1))).abs().max())
-        factor = min(1.0, _LONGEST_STEP / max(longest, 1e-12))
-        before = _objective(at, parameters, prior, scale)
-        for _ in range(4):
-            trial = parameters.plus(step, factor)
-            there = problem.derivatives(trial)
-            if _objective(there, trial, prior, scale) >= before:
-                parameters, at = trial, there
-                break
-            factor *= 0.5
-        else:
-            longest = 0.0  # no better place along the step: this is the peak to rounding
-        longest *= factor
-        if longest < tolerance:
+        parameters, at, longest = _climb(problem, at, parameters, step, prior)
+        settled = True
+        if size_model and problem.basis.shape[2]:
+            size = _model_size(problem, at, parameters, prior)
+            settled = abs(math.log(size / prior.model)) < _SETTLED or size == _SMALLEST_MODEL
+            prior = replace(prior, model=size)
+        if longest < tolerance and settled:
             break
     scale = likelihood_scale(at)
-    variance = _model_variance(problem, at, prior, scale)
-    return Fit(parameters, scale * 0.5 * float(at.value.sum()), _uncertainty(at), longest, done, variance)
+    return Fit(parameters, scale * 0.5 * float(at.value.sum()), _uncertainty(at), longest, done)
 
 
-def fit_model_size(
-    problem: Problem, start: Parameters, prior: Prior, *, iterations: int = 8, tolerance: float = 0.01, rounds: int = 6
-) -> Fit:
-    """As `fit`, with the size of the local motion (prior.model) taken from the movie itself.
+def _climb(
+    problem: Problem, at: Derivatives, parameters: Parameters, step: Parameters, prior: Prior
+) -> tuple[Parameters, Derivatives, float]:
+    """Go along a step, or the part of it that leads up; where that led, and the longest way of a frame (px)."""
+    scale = likelihood_scale(at)
+    moved = problem.displacements(step)
+    longest = float((moved - moved.mean(dim=(0, 1))).abs().max())
+    factor = min(1.0, _LONGEST_STEP / max(longest, 1e-12))
+    before = _objective(at, parameters, prior, scale)
+    for _ in range(4):
+        trial = parameters.plus(step, factor)
+        there = problem.derivatives(trial)
+        if _objective(there, trial, prior, scale) >= before:
+            return trial, there, longest * factor
+        factor *= 0.5
+    return parameters, at, 0.0  # no better place along the step: this is the peak to rounding
 
-    Empirical Bayes (MacKay (1992) Neural Comput. 4, 415): the coefficients' variance is set to their mean square
-    plus their posterior variance until it no longer changes. Noise then shrinks the model instead of bending it.
-    """
-    result = fit(problem, start, prior, iterations=iterations, tolerance=tolerance)
-    if not problem.basis.shape[2]:
-        return result
-    for _ in range(rounds):
-        size = math.sqrt(float(result.parameters.model.square().mean()) + result.model_variance)
-        change = abs(math.log(size / prior.model))
-        prior = replace(prior, model=max(size, _SMALLEST_MODEL))
-        if change < 0.1 or size < _SMALLEST_MODEL:
-            break
-        result = fit(problem, result.parameters, prior, iterations=iterations, tolerance=tolerance)
-    return result
+
+def _model_size(problem: Problem, at: Derivatives, parameters: Parameters, prior: Prior) -> float:
+    variance = _model_variance(problem, at, prior, likelihood_scale(at))
+    return max(math.sqrt(float(parameters.model.square().mean()) + variance), _SMALLEST_MODEL)
 
 
 def _objective(at: Derivatives, parameters: Parameters, prior: Prior, scale: float) -> float:
@@ -158,10 +163,8 @@ def _objective(at: Derivatives, parameters: Parameters, prior: Prior, scale: flo
 
 
 def _second_differences(n: int) -> Float[Tensor, "k n"]:
-    rows = torch.zeros(max(n - 2, 0), n, dtype=torch.float64)
-    for i in range(n - 2):
-        rows[i, i : i + 3] = torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64)
-    return rows
+    unit = torch.eye(n, dtype=torch.float64)
+    return unit[:-2] - 2.0 * unit[1:-1] + unit[2:] if n > 2 else unit[:0]
 
 
 def _penalty(problem: Problem, prior: Prior) -> Float[Tensor, "n n"]:

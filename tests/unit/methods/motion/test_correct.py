@@ -8,7 +8,8 @@ from vitreous.core.dose import dose_weights
 from vitreous.core.fourier import radius_grid
 from vitreous.data.motion import Motion, motion_error
 from vitreous.methods.motion.correct import MotionOptions, correct_movie, memory_needed
-from vitreous.methods.motion.correction import Exposure, SumOptions, binned_shape, sum_frames
+from vitreous.methods.motion.correction import SumOptions, binned_shape, sum_frames
+from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames, PreparedFrames
 from vitreous.methods.motion.local_alignment import automatic_patches
 
@@ -186,7 +187,7 @@ def test_plans():
     assert automatic_patches((256, 4096)) == (1, 1)
     held, read = (memory_needed((4096, 4096), 40, 150.0, keep_frames=keep) for keep in (True, False))
     assert 3e9 < held < 7e9
-    assert read < held - 2e9
+    assert read < held - 1.8e9  # a dozen frames are held at a time
 
 
 def test_a_patch_that_moves_by_itself_is_left_out(movie, drift):

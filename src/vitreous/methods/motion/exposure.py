@@ -1,0 +1,62 @@
+"""Exposure weighting of a sum without a transform of every frame.
+
+The weights w(i, k) of frame i at frequency k are exponentials that fade with the exposure (core.dose): as a matrix,
+frames by frequencies, they have a numerical rank of about five. With w(i, k) = sum_r a(r, i) c(r, k),
+sum_i w(i, k) F_i(k) = sum_r c(r, k) FT[sum_i a(r, i) f_i](k).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor
+
+from vitreous.core.dose import dose_weights
+
+_STEPS = 8192  # frequencies of a curve, from zero to the corner of the transform
+_ERROR = 5e-6  # largest error of a weight (the largest of all weights is 1)
+_BLOCK = 64  # rows of the transform at a time: what is held beside it stays small
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """pixel_size A; voltage kV; dose e/A^2 a frame (0: unknown, no weighting and no grouping by dose)."""
+
+    pixel_size: float
+    voltage: float = 300.0
+    dose: float = 0.0
+
+
+def exposure_basis(
+    n_frames: int, pixel_size: float, exposure: Exposure
+) -> tuple[Float[Tensor, "r n"], Float[Tensor, "r m"]]:
+    """a(r, i) and c(r, k) at m frequencies from 0 to the corner of a transform with this pixel size (A)."""
+    k = torch.linspace(0.0, math.sqrt(0.5) / pixel_size, _STEPS, dtype=torch.float64)
+    weights = dose_weights(k, exposure.dose * torch.arange(n_frames, dtype=torch.float64), exposure.voltage)
+    left, singular, right = torch.linalg.svd(weights, full_matrices=False)
+    for rank in range(1, n_frames + 1):
+        curves = singular[:rank, None] * right[:rank]
+        if rank == n_frames or float((left[:, :rank] @ curves - weights).abs().max()) < _ERROR:
+            break
+    return left[:, :rank].T.to(torch.float32), curves.to(torch.float32)
+
+
+def combine(
+    sums_ft: list[Complex[Tensor, "height half"]], curves: Float[Tensor, "r m"], pixel_size: float, width: int
+) -> Complex[Tensor, "height half"]:
+    """sum_r c(r, |k|) FT_r(k) over the rffts of images `width` pixels wide; the transforms are used up."""
+    total, device = sums_ft[0], sums_ft[0].device
+    ky = torch.fft.fftfreq(len(total), pixel_size)
+    kx = torch.fft.rfftfreq(width, pixel_size)
+    per_step = (curves.shape[1] - 1) * pixel_size / math.sqrt(0.5)
+    curves = curves.to(device)
+    for start in range(0, len(total), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        step = (torch.sqrt(ky[rows, None] ** 2 + kx**2) * per_step + 0.5).to(device=device, dtype=torch.int32)
+        total[rows] *= curves[0][step]
+        for curve, transform in zip(curves[1:], sums_ft[1:], strict=True):
+            total[rows].addcmul_(transform[rows], curve[step])
+    return total
