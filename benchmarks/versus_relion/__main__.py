@@ -33,10 +33,10 @@ def run_all(work: Path, *, quick: bool, with_relion: bool) -> dict[str, Any]:
         work / "class2d", 500 if quick else 2000, 10, 5 if quick else 10, with_relion=with_relion
     )
     results["class3d"] = class3d.run(
-        work / "class3d", 150 if quick else 700, 4 if quick else 10, 2, [1], with_relion=with_relion
+        work / "class3d", 150 if quick else 700, 4 if quick else 10, 1, [1], with_relion=with_relion
     )
     results["refine3d"] = refine3d.run(work / "refine3d", 400 if quick else 2000, with_relion=with_relion)
-    results["expectation"] = expectation.run(work / "refine3d", 400)
+    results["expectation"] = expectation.run(work / "expectation", 400)
     results["expectation_fraction_of_gemm"] = results["expectation"]["expectation_fraction_of_gemm"]
     return results
 
