@@ -56,7 +56,7 @@ class InitialModelParameters(CtfParameters):
         0.0, help="diameter of the mask (0: 90% of the box)", unit="A", aliases=("particle_diameter",), ge=0
     )
     n_classes: int = parameter(1, help="number of maps", aliases=("K",), ge=1, le=20)
-    iterations: int = parameter(60, help="mini-batches of each run", aliases=("iter",), ge=5, le=1000)
+    iterations: int = parameter(120, help="mini-batches of each run", aliases=("iter",), ge=5, le=1000)
     starts: int = parameter(2, help="runs from different seeds, of which the likeliest map is kept", ge=1, le=20)
     tau2_fudge: float = parameter(
         4.0, help="regularisation T: more lets finer detail in", aliases=("tau2_fudge",), gt=0

@@ -46,7 +46,7 @@ class InitialModelOptions:
 
     diameter: float
     n_classes: int = 1
-    iterations: int = 60
+    iterations: int = 120
     symmetry: str = "C1"
     tau2_fudge: float = 4.0
     initial_resolution: float = 35.0
