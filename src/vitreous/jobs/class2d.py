@@ -30,6 +30,7 @@ from vitreous.methods.refinement.classify_2d_batches import batch_plan, classify
 from vitreous.methods.refinement.dataset import with_poses
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
+from vitreous.methods.refinement.sampling import in_plane_sampling
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
@@ -132,6 +133,7 @@ class Class2D(Job):
             resume = classification(context.project / params.optimiser, context.project, particles, options.n_classes)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
+        _log_plan(options, len(particles))
         state = resume
         left = options.iterations - (resume.iteration if resume else 0)
         every = _EVERY if params.mini_batches else 1
@@ -162,6 +164,23 @@ def _states(
         return classify_2d(particles, start, options, resume)
     plan = batch_plan(options.n_classes, params.initial_batch, params.final_batch)
     return classify_2d_batches(particles, start, options, plan, resume)
+
+
+def _log_plan(options: Options2D, n_particles: int) -> None:
+    """How much there is to compare: RELION's hidden variable sampling points."""
+    sampling = in_plane_sampling(
+        options.psi_step, options.offset_range, options.offset_step, oversampling=options.oversampling
+    )
+    angles, shifts = len(sampling.rotations), len(sampling.shifts)
+    log.info(
+        "%d particles; %d classes x %d angles x %d shifts = %d samples each, the likely ones %d times finer",
+        n_particles,
+        options.n_classes,
+        angles,
+        shifts,
+        options.n_classes * angles * shifts,
+        sampling.orientation_children * sampling.shift_children,
+    )
 
 
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:

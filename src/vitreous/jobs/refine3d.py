@@ -313,7 +313,7 @@ def _resume(checkpoint: Path, n_particles: int) -> AutoRefineState | None:
 def _log(state: AutoRefineState, particles: ParticleSet) -> None:
     log.info(
         "iteration %d: %.2f A, grid %.2f deg, poses moved %.2f deg and %.2f A, accuracy %.2f deg and %.2f A, "
-        "mean largest probability %.3f",
+        "mean largest probability %.3f, significant samples %.0f",
         state.iteration,
         resolution_of_shell(particles, state.shell),
         angular_step(state.schedule.order),
@@ -322,6 +322,7 @@ def _log(state: AutoRefineState, particles: ParticleSet) -> None:
         state.rotation_accuracy,
         state.offset_accuracy * particles.pixel_size,
         state.average_max_probability,
+        float(state.poses.n_significant.mean()),
     )
 
 
