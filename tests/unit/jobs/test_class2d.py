@@ -121,7 +121,7 @@ def test_mini_batches_are_resumed_from_their_running_sums(project: Path) -> None
     states = job._states(params, *_read_options(params, context), None)
     for state in states:
         if state.iteration == 10:
-            job._save(context.directory / "checkpoint.npz", state)
+            job.save_state(context.directory / "checkpoint.npz", state)
             break
     resumed = _run(project, "job002", 23, resume=True, **options)
     a, b = (read_image(folder / "run_it023_classes.mrcs")[0] for folder in (whole, resumed))
