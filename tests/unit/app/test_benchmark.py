@@ -14,7 +14,8 @@ def result(name: str, seconds: float, ranks: int = 1, threads: int = 1) -> dict[
     settings = {"name": name, "ranks": ranks, "threads": threads, "pool": 0}
     return {
         "figure_of_merit_s": seconds, "iteration_s": {"1": 2.0, "2": seconds - 2.0}, "phase_s": phases,
-        "images_per_s": 10.0, "peak_host_gb": 1.0, "peak_device_gb": 0.0, "settings": settings, "machine": {"host": "a"},
+        "images_per_s": 10.0, "peak_host_gb": 1.0, "peak_device_gb": 0.0, "settings": settings,
+        "machine": {"host": "a"},
     }  # fmt: skip
 
 
