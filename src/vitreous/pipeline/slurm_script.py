@@ -19,8 +19,9 @@ _PORTS = (20000, 20000)  # first port of a rendezvous, and over how many job num
 class Allocation:
     """What to ask SLURM for. ranks: processes a node (one a GPU where there are any). time: as SLURM writes it.
 
-    extra: further #SBATCH options as words, e.g. ("--account=em",). queued: ranks take items and may die alone. warn: seconds before the time limit at which the
-    job is told to stop. restarts: how often ranks are started again after one of them died.
+    extra: further #SBATCH options as words, e.g. ("--account=em",). warn: seconds before the time limit at which the
+    job is told to stop. restarts: how often ranks are started again after one of them died. queued: ranks take items
+    from a queue, and may die alone.
     """
 
     nodes: int = 1
