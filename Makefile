@@ -18,7 +18,7 @@ export VITREOUS_DATA ?= $(abspath ../shared/data)
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess bench-matching lint format docs clean
+.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess bench-matching bench-ranks lint format docs clean
 
 help:
 	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
@@ -27,6 +27,7 @@ help:
 	@echo "make lint        ruff, mypy, layers   make bench       the benchmarks"
 	@echo "make bench-refinement   class2d, class3d, refine3d against RELION: benchmarks/results/refinement.json"
 	@echo "make bench-preprocess   motion, CTF, picking, movies an hour: benchmarks/results/preprocess.json"
+	@echo "make bench-ranks        ranks: scaling, agreement, faults: benchmarks/results/ranks.json"
 	@echo "make docs        generate docs/jobs   make clean       remove what was built"
 
 install: $(STAMP)
@@ -59,6 +60,9 @@ bench-preprocess: $(STAMP)
 
 bench-matching: $(STAMP)
 	$(BIN)/python benchmarks/versus_leopard_em/run.py
+
+bench-ranks: $(STAMP)
+	$(BIN)/python -m benchmarks.ranks
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

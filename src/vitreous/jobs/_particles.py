@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -86,6 +87,7 @@ def read_particles(
     reading: where the images are to be read from (None: from where they lie).
     """
     path = context.project / input_star
+    started = time.monotonic()
     dataset = read_dataset(path)
     if dataset.kind != "particles":
         raise InputError(path, f"lists {dataset.kind}, not particles", "Give the STAR file of extracted particles.")
@@ -94,6 +96,7 @@ def read_particles(
     if reading is not None:
         images = placed(images, dataset, path, stacks_of(dataset, context.project), reading, context)
     particles = particle_set(dataset, images, apply_ctf=ctf, treatment=treatment)
+    context.seconds["reading_seconds"] = round(time.monotonic() - started, 3)
     if diameter > images.box * images.pixel_size:
         raise InputError(
             "--particle-diameter",

@@ -181,7 +181,11 @@ def _run_and_record(job: type[Job], params: JobParameters, context: Context, min
     write_failed(place, [(one.item, one.reason) for one in outputs.quarantined])
     if outputs.quarantined:  # the job said each of them as it came
         log.warning("%d left out: failed.star and report.html say which and why", len(outputs.quarantined))
+    if mine.heartbeat is not None:
+        context.seconds["waiting_for_ranks_seconds"] = round(mine.heartbeat.waited, 3)
     outputs.metrics.update(context.seconds)
+    if (on_device := memory.peak_on_device(context.device)) > 0:
+        outputs.metrics["peak_device_gb"] = round(on_device / 1e9, 3)
     write_metrics(place, outputs, seconds, peak)
     log.info("%s: %s (%.1f s, at most %.2f GB)", job.name, outputs.summary or "done", seconds, peak)
     return JobRun(job.name, place, outputs, seconds, peak)

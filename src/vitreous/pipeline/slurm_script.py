@@ -20,7 +20,8 @@ class Allocation:
     """What to ask SLURM for. ranks: processes a node (one a GPU where there are any). time: as SLURM writes it.
 
     extra: further #SBATCH options as words, e.g. ("--account=em",). warn: seconds before the time limit at which the
-    job is told to stop. restarts: how often ranks are started again after one of them died.
+    job is told to stop. restarts: how often ranks are started again after one of them died. queued: ranks take items
+    from a queue, and may die alone.
     """
 
     nodes: int = 1
@@ -34,6 +35,7 @@ class Allocation:
     extra: tuple[str, ...] = ()
     warn: int = 120
     restarts: int = 3
+    queued: bool = False
 
     def check(self) -> None:
         """Raise InputError for what SLURM would misunderstand."""
@@ -65,17 +67,19 @@ def _options(name: str, project: Path, directory: str, wants: Allocation) -> lis
         f"--output={directory}/slurm.out",
         "--open-mode=append",
         f"--nodes={wants.nodes}",
-        "--ntasks-per-node=1",
+        f"--ntasks-per-node={wants.ranks if wants.queued else 1}",
     ]
     if wants.gpus_per_node:
         options.append(f"--gpus-per-node={wants.gpus_per_node}")
     if wants.cpus_per_rank:
-        options.append(f"--cpus-per-task={wants.cpus_per_rank * wants.ranks}")
+        options.append(f"--cpus-per-task={wants.cpus_per_rank * (1 if wants.queued else wants.ranks)}")
     for value, option in ((wants.memory, "mem"), (wants.time, "time"), (wants.partition, "partition")):
         if value:
             options.append(f"--{option}={value}")
     options.append(f"--signal=TERM@{wants.warn}")
     options.append("--requeue" if wants.requeue else "--no-requeue")
+    if wants.queued:
+        options.append("--no-kill")  # a node that fails does not end the job
     return [*options, *wants.extra]
 
 
@@ -95,11 +99,14 @@ def _body(command: Sequence[str], directory: str, wants: Allocation, python: str
 
 
 def run_lines(command: Sequence[str], wants: Allocation, python: str) -> list[str]:
-    """The lines that run the job: one torchrun a node, which meet on the first; one process without it."""
+    """The lines that run the job: one torchrun a node, which meet on the first; srun alone where that is enough."""
     work = " ".join(["-m", "vitreous", *map(shlex.quote, command), "--continue"])
     interpreter = shlex.quote(python)
     if wants.n_ranks == 1:
         return [f"srun {interpreter} {work} || code=$?"]
+    if wants.queued:
+        lines = ["", "# Ranks that take items from a queue: one that dies does not end the others."]
+        return [*lines, f"srun --kill-on-bad-exit=0 --no-kill {interpreter} {work} || code=$?"]
     first, spread = _PORTS
     return [
         "",

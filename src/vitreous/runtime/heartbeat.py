@@ -46,13 +46,13 @@ class Sign:
 class Heartbeat:
     """Says signs of life from a thread of its own until it is closed; writes this rank's stack when it is asked to.
 
-    last_said: time.monotonic() when a sign last went through.
+    last_said: time.monotonic() when a sign last went through. waited: seconds spent with or waiting for other ranks.
     """
 
     def __init__(self, rank: int, every_s: float = BEAT_S) -> None:
         self._rank, self._every = rank, every_s
         self._doing, self._waits, self._since = "starting", False, time.monotonic()
-        self.last_said = time.monotonic()
+        self.last_said, self.waited = time.monotonic(), 0.0
         self._log: IO[str] | None = None
         self._dumps = 0
         self._end = threading.Event()
@@ -63,7 +63,9 @@ class Heartbeat:
 
     def tell(self, doing: str, *, waits: bool = False) -> None:
         """What this rank does from now on."""
-        self._doing, self._waits, self._since = doing, waits, time.monotonic()
+        now = time.monotonic()
+        self.waited += now - self._since if self._waits else 0.0
+        self._doing, self._waits, self._since = doing, waits, now
 
     def tell_leaving(self) -> None:
         """This rank has done its part: that its process ends is no death."""

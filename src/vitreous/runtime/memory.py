@@ -171,6 +171,11 @@ def peak_rss() -> int:
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
 
+def peak_on_device(device: torch.device) -> int:
+    """Bytes: the most that torch has held of a GPU; 0 on the CPU."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
+
+
 def reset_peak_rss() -> None:
     """Start counting the peak anew (Linux; elsewhere the peak stays that of the whole run)."""
     try:

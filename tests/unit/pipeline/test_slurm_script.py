@@ -45,6 +45,15 @@ def test_one_process_needs_no_torchrun() -> None:
     assert "--no-requeue" in text
 
 
+def test_ranks_that_take_items_are_not_tied_to_each_other() -> None:
+    text = script(Allocation(2, 4, 4, 2, queued=True))
+    assert is_bash(text)
+    assert "torch" not in text
+    assert "--ntasks-per-node=4" in text
+    assert "--cpus-per-task=2" in text
+    assert "srun --kill-on-bad-exit=0 --no-kill" in text
+
+
 @pytest.mark.parametrize(
     ("wants", "words"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -59,6 +60,7 @@ def command(
     wants = Allocation(nodes, gpus_per_node, ranks, cpus_per_rank, limit, partition, mem, requeue, tuple(sbatch), warn)
     wants.check()
     kind = _job(job, wants)
+    wants = replace(wants, queued=kind.queued and wants.n_ranks > 1)
     directory = _given_directory(kind, words)
     project = Project(".").create() if not dry_run else Project(".")
     place = directory or (Path(f"{kind.folder}/jobNNN") if dry_run else project.new_job(kind).relative_to(project.root))

@@ -1,0 +1,62 @@
+"""Running vitreous from a benchmark: to its end, or with one of its ranks killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+COMMAND = [sys.executable, "-m", "vitreous", "--quiet"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def run(project: Path, *words: str, codes: tuple[int, ...] = (0,)) -> int:
+    """Run a command to its end; its exit code, which must be one of `codes`."""
+    done = subprocess.run(
+        [*COMMAND, *words], cwd=project, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+    )
+    if done.returncode not in codes:
+        raise RuntimeError(f"vitreous {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return done.returncode
+
+
+def seconds_of(project: Path, job: str) -> float:
+    """How long a finished job took, without the start of Python."""
+    return float(json.loads((project / job / "metrics.json").read_text())["metrics"]["seconds"])
+
+
+def disturbed(project: Path, words: list[str], when: Callable[[], bool], rank: int | None, number: int) -> int:
+    """Run a command and send a signal to one of its ranks (None: to itself) once when() holds; its exit code."""
+    process = subprocess.Popen(
+        [*COMMAND, *words], cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not (when() and (rank is None or _rank(process.pid, rank))):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"the moment to disturb vitreous {' '.join(words)} never came")
+        time.sleep(0.01)
+    target = process.pid if rank is None else _rank(process.pid, rank)
+    assert target
+    os.kill(target, number)
+    return process.wait(timeout=600)
+
+
+def _rank(launcher: int, rank: int) -> int | None:
+    for child in psutil.Process(launcher).children():
+        try:
+            if child.environ().get("RANK") == str(rank) and child.status() != psutil.STATUS_ZOMBIE:
+                return child.pid
+        except psutil.Error:
+            continue
+    return None
+
+
+KILL, TERM = signal.SIGKILL, signal.SIGTERM
