@@ -155,7 +155,7 @@ def match_file(
     statistics = run_search(search, settings, memory=machine.memory, progress=progress, after_block=saver)
     rate = (statistics.count - before) / max(time.monotonic() - start, 1e-9)
     try:
-        maps = finish(search.image, statistics, search.orientations.angles, search.planes)
+        maps = finish(search.image, statistics, search.orientations.angles, search.planes, search.maker.scales)
     except ValueError as error:
         raise InputError(micrograph, str(error), "Look at the micrograph.") from error
     checkpoint.unlink(missing_ok=True)
@@ -211,7 +211,7 @@ def _load_progress(path: Path, mark: str, device: torch.device) -> Progress | No
 
 def _fingerprint(search: Search, settings: MatchSettings) -> str:
     """A digest of image, templates and orientations: a checkpoint of another search must not be taken up."""
-    digest = hashlib.sha256(repr(settings.trimmed).encode())
+    digest = hashlib.sha256(repr((settings.trimmed, settings.scales)).encode())
     volume = torch.view_as_real(search.maker.volume.data)
     parts = (search.image.pixels, volume, torch.view_as_real(search.maker.transfer.to(torch.complex64)))
     for tensor in (*parts, search.orientations.angles, search.planes):
@@ -228,6 +228,10 @@ def write_maps(files: dict[str, Path], maps: SearchMaps, pixel_size: float) -> N
     """Write the eight maps; correlation_variance is a variance."""
     for name, path in files.items():
         write_image(path, getattr(maps, name).numpy(), pixel_size)
+    if maps.scale is not None and (mip := files.get("mip")) is not None:
+        write_image(
+            mip.with_name(mip.name.replace("_mip", "_pixel_size")), (pixel_size / maps.scale).numpy(), pixel_size
+        )
 
 
 def lens_of_leopard(config: LeopardMatch) -> Lens:

@@ -66,7 +66,7 @@ def results_columns(matched: Matched, lens: Lens, micrograph: Path, template: Pa
         "defocus_v": same(lens.defocus_v),
         "astigmatism_angle": same(lens.defocus_angle),
         "pixel_size": same(lens.pixel_size),
-        "refined_pixel_size": same(lens.pixel_size),
+        "refined_pixel_size": lens.pixel_size / hits.scale,
         "voltage": same(lens.microscope.voltage),
         "spherical_aberration": same(lens.microscope.cs),
         "amplitude_contrast_ratio": same(lens.microscope.amplitude_contrast),

@@ -36,6 +36,7 @@ from vitreous.methods.matching.match import MatchSettings
 from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
+_FULL_ONLY = ("robust", "calibrated", "angles", "pixel_size_range")  # what the hierarchical strategy does not offer
 
 
 class MatchTemplateParameters(FilterParameters):
@@ -55,6 +56,10 @@ class MatchTemplateParameters(FilterParameters):
     grid: Literal["uniform", "healpix"] = parameter("uniform", help="how directions are laid out")
     defocus_range: float = parameter(1200.0, help="search so far to either side of the defocus", unit="A", ge=0)
     defocus_step: float = parameter(200.0, help="step of the defocus search (0: none)", unit="A", ge=0)
+    pixel_size_range: float = parameter(
+        0.0, help="search the pixel size so far to either side (0: no)", unit="A", advanced=True, ge=0
+    )
+    pixel_size_step: float = parameter(0.01, help="step of the pixel size", unit="A", advanced=True, gt=0)
     false_positives: float = parameter(1.0, help="false positives to accept in a micrograph", gt=0)
     threshold: float = parameter(0.0, help="z-score that counts as a hit (0: from the false positives)", ge=0)
     calibrated: bool = parameter(
@@ -95,9 +100,10 @@ class MatchTemplate(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write eight maps a micrograph, results.csv, matches.star (coordinates), particles.star (hits with poses)."""
-        if params.strategy == "hierarchical" and (params.robust or params.calibrated or params.angles):
-            option = "robust" if params.robust else "calibrated" if params.calibrated else "angles"
-            raise InputError(f"--{option}", "does not go with --strategy hierarchical", "Use --strategy full.")
+        if params.strategy == "hierarchical" and (left := [n for n in _FULL_ONLY if getattr(params, n)]):
+            raise InputError(
+                f"--{left[0].replace('_', '-')}", "does not go with --strategy hierarchical", "Use --strategy full."
+            )
         tasks, template, template_path = _tasks(params, context)
         choice = PeakChoice(
             params.false_positives, params.threshold, params.calibrated, params.p_value, params.min_distance
@@ -240,7 +246,14 @@ def _settings(params: MatchTemplateParameters, lens: Lens, context: Context) -> 
         params.robust,
         params.padding,
         params.corners,
+        _scales(params, lens.pixel_size),
     )
+
+
+def _scales(params: MatchTemplateParameters, pixel_size: float) -> tuple[float, ...]:
+    """Pixels that are larger than assumed make the template's voxels smaller beside them."""
+    count = int(params.pixel_size_range / params.pixel_size_step + 1e-9)
+    return tuple(pixel_size / (pixel_size + i * params.pixel_size_step) for i in range(-count, count + 1))
 
 
 def _limits(params: MatchTemplateParameters) -> AngleLimits | None:

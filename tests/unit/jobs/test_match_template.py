@@ -213,5 +213,5 @@ def test_the_hierarchical_strategy_writes_the_same_files(project: Path) -> None:
     folder = project / "MatchTemplate/job001"
     assert all((folder / f"a_{name}.mrc").exists() for name in MAP_NAMES.values())
     assert read_results(folder / "results.csv").n_rows > 0
-    with pytest.raises(InputError, match="--robust does not go with"):
+    with pytest.raises(InputError, match="--robust: does not go with"):
         run(project, micrographs="mics.star", template="template.mrc", strategy="hierarchical", robust=True)

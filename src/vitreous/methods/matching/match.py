@@ -42,7 +42,7 @@ class MatchSettings:
     angles: a list of (phi, theta, psi) to search instead of a grid. trimmed: moments without the highest correlations,
     for searches so small, or particles so many, that the particles themselves raise mean and variance. padding:
     oversampling of the template's transform. corners: templates keep what lies beyond Nyquist in the corners of Fourier
-    space, as Leopard-EM's do.
+    space, as Leopard-EM's do. scales: of the template's voxel size, all of them searched.
     """
 
     psi_step: float = 1.5
@@ -58,6 +58,7 @@ class MatchSettings:
     trimmed: bool = False
     padding: int = 2
     corners: bool = False
+    scales: tuple[float, ...] = (1.0,)
 
     def orientations(self) -> Float[Tensor, "n 3"]:
         """All orientations of the search, float64."""
@@ -91,7 +92,7 @@ class Search:
     @property
     def n_correlations(self) -> int:
         """At each pixel."""
-        return len(self.orientations) * len(self.planes)
+        return len(self.orientations) * self.maker.n_planes
 
 
 def prepare_search(
@@ -116,6 +117,7 @@ def prepare_search(
         prepared.whitening,
         settings.filters,
         padding=settings.padding,
+        scales=settings.scales,
         corners=settings.corners,
         device=device,
         dtype=dtype,
@@ -204,6 +206,7 @@ class Hits:
     theta: NDArray[np.float64]
     psi: NDArray[np.float64]
     relative_defocus: NDArray[np.float64]
+    scale: NDArray[np.float64]
 
     def __len__(self) -> int:
         return len(self.peaks)
@@ -234,7 +237,8 @@ def find_hits(
     rows, columns = peaks.positions[:, 0], peaks.positions[:, 1]
     names = ("mip", "mean", "variance", "phi", "theta", "psi", "relative_defocus")
     values = {name: getattr(maps, name).numpy()[rows, columns].astype(np.float64) for name in names}
-    return Hits(peaks, cut, p_values[chosen], **values)
+    scale = np.ones(len(peaks)) if maps.scale is None else maps.scale.numpy()[rows, columns].astype(np.float64)
+    return Hits(peaks, cut, p_values[chosen], **values, scale=scale)
 
 
 def match_micrograph(
@@ -249,4 +253,4 @@ def match_micrograph(
     """The whole search of one micrograph, in memory: what a notebook calls."""
     search = prepare_search(image, density, lens, settings, device=device)
     statistics = run_search(search, settings, memory=memory)
-    return finish(search.image, statistics, search.orientations.angles, search.planes)
+    return finish(search.image, statistics, search.orientations.angles, search.planes, search.maker.scales)

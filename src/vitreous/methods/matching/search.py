@@ -78,7 +78,8 @@ class SearchMaps:
     """Maps over valid positions (y, x), position = pixel of the image under the template's first row and column.
 
     mip: highest correlation; scaled_mip: (mip - mean) / deviation; mean, variance: of all correlations at the pixel;
-    phi, theta, psi (degrees) and relative_defocus (A) of the highest. n_correlations: at each pixel.
+    phi, theta, psi (degrees) and relative_defocus (A) of the highest. n_correlations: at each pixel. scale: the best of
+    several voxel sizes over the assumed one, where several were searched.
     """
 
     mip: Float[Tensor, "y x"]
@@ -90,6 +91,7 @@ class SearchMaps:
     psi: Float[Tensor, "y x"]
     relative_defocus: Float[Tensor, "y x"]
     n_correlations: int
+    scale: Float[Tensor, "y x"] | None = None
 
 
 def correlation_mean(image: SearchImage, statistics: Statistics) -> Float[Tensor, "y x"]:
@@ -108,6 +110,7 @@ def finish(
     statistics: Statistics,
     angles: Float[Tensor, "n 3"],
     planes: Float[Tensor, "planes"],
+    scales: tuple[float, ...] = (1.0,),
 ) -> SearchMaps:
     """Turn running statistics into maps (on the CPU), with the trimmed moments where these were kept.
 
@@ -124,7 +127,8 @@ def finish(
     if not bool((variance > 0).all()):
         raise ValueError("the correlations do not vary: search more orientations or defocus planes")
     mip = statistics.maximum.cpu()
-    orientation, plane = split_numbers(statistics.best.cpu(), len(planes))
+    orientation, plane = split_numbers(statistics.best.cpu(), len(scales) * len(planes))
+    trial, plane = split_numbers(plane, len(planes))
     phi, theta, psi = (angles[:, i].to(torch.float32)[orientation] for i in range(3))
     return SearchMaps(
         mip,
@@ -136,6 +140,7 @@ def finish(
         psi,
         planes.to(torch.float32)[plane],
         statistics.count,
+        torch.tensor(scales, dtype=torch.float32)[trial] if len(scales) > 1 else None,
     )
 
 

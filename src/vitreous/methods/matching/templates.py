@@ -20,12 +20,14 @@ from vitreous.methods.matching.transfer import Lens, transfer_planes
 class TemplateMaker:
     """volume: prepared for projection. transfer: CTF times filters of each plane, its origin moved to the box centre.
 
-    coordinates: (ky, kx) in Fourier pixels of the volume that each coefficient of the template reads.
+    coordinates: (ky, kx) in Fourier pixels of the volume that each coefficient of the template reads. scales: of the
+    volume, each with all planes: true voxel size over the assumed one.
     """
 
     volume: ProjectableVolume
     transfer: Tensor
     coordinates: Float[Tensor, "coefficients 2"]
+    scales: tuple[float, ...] = (1.0,)
 
     @property
     def box(self) -> int:
@@ -34,8 +36,8 @@ class TemplateMaker:
 
     @property
     def n_planes(self) -> int:
-        """Templates for each orientation."""
-        return len(self.transfer)
+        """Templates for each orientation: all defoci of the first scale, then of the second, ..."""
+        return len(self.scales) * len(self.transfer)
 
     @property
     def has_twins(self) -> bool:
@@ -50,9 +52,10 @@ class TemplateMaker:
         """
         box = self.box
         rotations = euler_to_matrix(*angles.to(torch.float64).unbind(1))
-        slices = project(self.volume, rotations.to(self.volume.data.device), self.coordinates)
-        half = slices.reshape(len(angles), 1, box, box // 2 + 1) * self.transfer
-        return normalised(torch.fft.irfft2(half.flatten(0, 1), s=(box, box)))
+        rotations = rotations.to(self.volume.data.device)
+        slices = torch.stack([project(self.volume, rotations, self.coordinates * scale) for scale in self.scales], 1)
+        half = slices.reshape(len(angles), len(self.scales), 1, box, box // 2 + 1) * self.transfer
+        return normalised(torch.fft.irfft2(half.flatten(0, 2), s=(box, box)))
 
 
 def make_templates(
@@ -63,20 +66,20 @@ def make_templates(
     filters: Filters,
     *,
     padding: int = 2,
-    scale: float = 1.0,
+    scales: tuple[float, ...] = (1.0,),
     corners: bool = False,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> TemplateMaker:
     """Prepare a volume (z, y, x) for a micrograph's optics and filters.
 
-    padding: oversampling of the volume's transform, 1 or 2. scale: true pixel size of the volume over the assumed one.
+    padding: oversampling of the volume's transform, 1 or 2. scales: true voxel sizes over the assumed one.
     corners: keep coefficients beyond Nyquist in the corners of Fourier space. dtype: float64 is the reference.
     """
     volume = prepare_volume(density.to(dtype), padding, corners=corners, dtype=dtype)
     volume = volume.to(device) if device else volume
-    coordinates = read_coordinates(volume.box, lens.aberrations, scale).to(device)
-    return TemplateMaker(volume, centred_transfer(volume, lens, planes, whitening, filters), coordinates)
+    coordinates = read_coordinates(volume.box, lens.aberrations).to(device)
+    return TemplateMaker(volume, centred_transfer(volume, lens, planes, whitening, filters), coordinates, scales)
 
 
 def centred_transfer(

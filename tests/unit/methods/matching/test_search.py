@@ -122,6 +122,28 @@ def test_particles_are_found_with_their_pose_and_defocus(molecule, lens) -> None
         assert float(maps.relative_defocus[at]) == defocus
 
 
+def test_the_pixel_size_is_searched(molecule, lens) -> None:  # type: ignore[no-untyped-def]
+    """A template 4% too large: its voxels are smaller than assumed; the statistics are of all scales together."""
+    particle = (70, 80, (30.0, 60.0, 90.0), 0.0)
+    image = torch.from_numpy(molecule.micrograph((150, 160), lens, [particle], snr=2.0))
+    larger = type(molecule)(molecule.atoms * 1.04, molecule.box, molecule.sigma * 1.04).volume()
+    angles = torch.tensor([[30.0, 60.0, 90.0], [30.0, 60.0, 270.0], [80.0, 20.0, 10.0]])
+    scales = (1.0 / 1.08, 1.0 / 1.04, 1.0)
+    settings = MatchSettings(angles=angles, defocus_min=-300.0, defocus_max=300.0, defocus_step=300.0, scales=scales)
+    maps = match_micrograph(image, larger, lens, settings)
+    assert maps.n_correlations == 27 and maps.scale is not None
+    at = (70 - 24, 80 - 24)
+    assert float(maps.scale[at]) == pytest.approx(1.0 / 1.04)
+    assert float(maps.relative_defocus[at]) == 0.0 and float(maps.psi[at]) == 90.0
+    each = [
+        match_micrograph(image, larger, lens, MatchSettings(
+            angles=angles, defocus_min=-300.0, defocus_max=300.0, defocus_step=300.0, scales=(scale,)))
+        for scale in scales
+    ]  # fmt: skip
+    torch.testing.assert_close(maps.mip, torch.stack([one.mip for one in each]).max(0).values, atol=1e-4, rtol=0)
+    torch.testing.assert_close(maps.mean, torch.stack([one.mean for one in each]).mean(0), atol=1e-4, rtol=0)
+
+
 def test_trimmed_moments_do_not_feel_the_particle(molecule, lens) -> None:  # type: ignore[no-untyped-def]
     """In a small search the particle itself raises mean and deviation; its z-score falls though its MIP is high."""
     particle = (70, 80, (30.0, 60.0, 90.0), 0.0)
