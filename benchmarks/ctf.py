@@ -48,6 +48,11 @@ def bound(size: int, at: Defocus, strength: float) -> float:
     return float(((slope / power).square() * weight)[inside].sum() ** -0.5)
 
 
+def angle_bound(mean_bound: float, spread: float) -> float:
+    """Least standard deviation (degrees) of the astigmatism's axis: its parts are known sqrt(2) worse than the mean."""
+    return float(np.rad2deg(np.sqrt(2.0) * mean_bound / spread))
+
+
 def measure(size: int, n: int, strength: float) -> list[dict[str, float]]:
     """Errors and CPU seconds of n micrographs, one after the other."""
     torch.set_num_threads(1)
@@ -65,11 +70,14 @@ def measure(size: int, n: int, strength: float) -> list[dict[str, float]]:
         fit = fit_ctf(spectrum, KRIOS, settings=SearchSettings(defocus_min=3000.0))
         end = time.process_time()
         turn = abs((fit.defocus_angle - angle + 90.0) % 180.0 - 90.0)
+        least = bound(size, at, strength)
         rows.append(
             {
                 "defocus": mean,
                 "error": (fit.defocus_u + fit.defocus_v) / 2 - mean,
-                "bound": bound(size, at, strength),
+                "bound": least,
+                "angle_bound": angle_bound(least, spread) if spread > 300.0 else float("nan"),
+                "has_rings": float(fit.has_rings),
                 "astigmatism_error": fit.defocus_u - fit.defocus_v - spread,
                 "angle_error": turn if spread > 300.0 else float("nan"),
                 "spectrum_s": middle - start,
@@ -90,6 +98,8 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
         "defocus_rms_bound_A": float(np.sqrt(np.mean(column["bound"] ** 2))),
         "astigmatism_rms_error_A": float(np.sqrt(np.mean(column["astigmatism_error"] ** 2))),
         "angle_rms_error_deg": float(np.sqrt(np.mean(angles**2))) if len(angles) else float("nan"),
+        "angle_rms_bound_deg": float(np.sqrt(np.nanmean(column["angle_bound"] ** 2))) if len(angles) else float("nan"),
+        "n_without_rings": int((column["has_rings"] == 0.0).sum()),
         "angle_worst_error_deg": float(angles.max(initial=0.0)),
         "spectrum_cpu_s": float(np.median(column["spectrum_s"])),
         "fit_cpu_s": float(np.median(column["fit_s"])),

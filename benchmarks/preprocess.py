@@ -68,8 +68,12 @@ def ctf(n: int) -> dict[str, float]:
         "defocus_rms_A": full["defocus_rms_error_A"],
         "defocus_bound_A": full["defocus_rms_bound_A"],
         "angle_rms_deg": full["angle_rms_error_deg"],
+        "angle_bound_deg": full["angle_rms_bound_deg"],
         "tenth_defocus_rms_A": tenth["defocus_rms_error_A"],
+        "tenth_defocus_bound_A": tenth["defocus_rms_bound_A"],
         "tenth_angle_rms_deg": tenth["angle_rms_error_deg"],
+        "tenth_angle_bound_deg": tenth["angle_rms_bound_deg"],
+        "tenth_without_rings": tenth["n_without_rings"],
     }
 
 

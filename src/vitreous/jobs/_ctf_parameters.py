@@ -13,7 +13,10 @@ class CtfParameters(JobParameters):
     """What `ctf` takes."""
 
     input: str = parameter(help="STAR file of micrographs", aliases=("i",))
-    box: int = parameter(512, help="side of the power spectrum", unit="px", aliases=("Box",), ge=128, le=4096)
+    box: int = parameter(
+        0, help="side of the power spectrum (0: 1024 for micrographs large enough, else 512)", unit="px",
+        aliases=("Box",), ge=0, le=4096,
+    )  # fmt: skip
     resolution_min: float = parameter(30.0, help="lowest resolution used", unit="A", aliases=("ResMin",), gt=0)
     resolution_max: float = parameter(
         5.0, help="highest resolution of the search (the refinement goes on as far as rings are)", unit="A",
@@ -55,6 +58,8 @@ class CtfParameters(JobParameters):
         ):
             if low >= high:
                 raise InputError("ctf", f"{what}, not {low:g} and {high:g}", "Exchange them.")
+        if 0 < self.box < 128:
+            raise InputError("--box", f"is {self.box}", "Give at least 128, or 0 for automatic.")
         if self.tilt and self.use_power_spectra:
             what = "cannot be told from a power spectrum of the whole micrograph"
             raise InputError("--tilt", what, "Leave --use-power-spectra out.")

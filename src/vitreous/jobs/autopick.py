@@ -1,4 +1,4 @@
-"""Pick particles: Laplacian of Gaussian, weighted by each micrograph's CTF, with an automatic threshold."""
+"""Pick particles by a Laplacian of Gaussian or by templates, through each micrograph's CTF; automatic threshold."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vitreous.io.relion import read_dataset, read_tables, write_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
 from vitreous.methods.picking.pick import Candidates, Lens, PickingRecipe, find_candidates
 from vitreous.methods.picking.selection import Cut, choose_cuts
+from vitreous.methods.picking.templates import Templates, templates_of_images, templates_of_map
 from vitreous.methods.picking.threshold import NoiseLaw
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
@@ -50,6 +51,17 @@ class AutopickParameters(JobParameters):
     max_resolution: float = parameter(
         20.0, help="finest detail used", unit="A", aliases=("LoG_maxres", "lowpass"), gt=0
     )
+    ref: str = parameter(
+        "", help="instead of a LoG: templates with white particles, class averages (.mrcs) or a map (.mrc)"
+    )
+    ref_pixel_size: float = parameter(
+        0.0, help="pixel size of the templates (0: as their header says)", unit="A", aliases=("angpix_ref",), ge=0,
+        advanced=True,
+    )  # fmt: skip
+    psi_step: float = parameter(
+        5.0, help="step of the templates' directions in the plane", unit="deg", aliases=("ang",), gt=0, le=360,
+        advanced=True,
+    )  # fmt: skip
     invert: bool = parameter(False, help="particles are white in the micrographs", aliases=("Log_invert", "LoG_invert"))
     use_ctf: bool = parameter(True, help="weight the filter with the CTF of each micrograph where it is known")
     exclude_contamination: bool = parameter(True, help="leave out ice crystals, carbon and dirt")
@@ -72,12 +84,12 @@ class _Found:
 
 
 class Autopick(Job):
-    """Multi-scale Laplacian of Gaussian; scores of all micrographs decide what is a particle."""
+    """Multi-scale Laplacian of Gaussian, or templates; scores of all micrographs decide what is a particle."""
 
     name = "autopick"
     folder = "AutoPick"
     relion_type = "relion.autopick.log"
-    help = "pick particles in micrographs (Laplacian of Gaussian)"
+    help = "pick particles in micrographs (Laplacian of Gaussian or templates)"
     Parameters = AutopickParameters
     shared = queued = True
 
@@ -86,7 +98,8 @@ class Autopick(Job):
         if params.diameter_min > params.diameter_max:
             raise InputError("autopick", "diameter_min is larger than diameter_max", "Exchange them.")
         dataset = _read(context.project / params.input)
-        results = list(track(_search(dataset, params, context), "Picking", len(dataset)))
+        templates = read_templates(params, context.project) if params.ref else None
+        results = list(track(_search(dataset, params, templates, context), "Picking", len(dataset)))
         failed = [result for result in results if isinstance(result, Quarantined)]
         found = [result for result in results if isinstance(result, _Found)]
         for item in failed:
@@ -114,7 +127,26 @@ def _read(path: Path) -> Dataset:
     return dataset
 
 
-def _search(dataset: Dataset, params: AutopickParameters, context: Context) -> Iterator[_Found | Quarantined]:
+def read_templates(params: AutopickParameters, project: Path) -> Templates:
+    """Class averages (k, y, x), one image, or a map, told apart by shape and ending."""
+    path = project / params.ref
+    images, header_pixel = read_image(path)
+    pixel_size = params.ref_pixel_size or header_pixel
+    if pixel_size <= 0:
+        raise InputError(path, "does not say its pixel size", "Give --ref-pixel-size.")
+    values = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32))
+    is_map = values.ndim == 3 and path.suffix != ".mrcs" and len(set(values.shape)) == 1
+    values = values if is_map or values.ndim == 3 else values[None]
+    make = templates_of_map if is_map else templates_of_images
+    try:
+        return make(values, pixel_size, params.diameter_max, psi_step=params.psi_step)
+    except ValueError as error:
+        raise InputError(path, f"cannot be used: {error}", "Give square, even images that are not empty.") from error
+
+
+def _search(
+    dataset: Dataset, params: AutopickParameters, templates: Templates | None, context: Context
+) -> Iterator[_Found | Quarantined]:
     """Candidates of each micrograph, in order; numpy, scipy and FFTs leave Python's lock free."""
     recipe = PickingRecipe(
         diameter_min=params.diameter_min,
@@ -129,13 +161,15 @@ def _search(dataset: Dataset, params: AutopickParameters, context: Context) -> I
     )
     return shared_out(
         range(len(dataset)),
-        lambda index: _attempt(dataset, index, recipe, context),
+        lambda index: _attempt(dataset, index, recipe, templates, context),
         threads=context.threads,
         ranks=context.ranks,
     )
 
 
-def _attempt(dataset: Dataset, index: int, recipe: PickingRecipe, context: Context) -> _Found | Quarantined:
+def _attempt(
+    dataset: Dataset, index: int, recipe: PickingRecipe, templates: Templates | None, context: Context
+) -> _Found | Quarantined:
     name = str(dataset.rows["micrograph_name"][index])
     place = context.place_of(name)
     stored = Path(f"{place}_candidates.star")
@@ -149,7 +183,7 @@ def _attempt(dataset: Dataset, index: int, recipe: PickingRecipe, context: Conte
                 raise ValueError("its pixel size is known neither from the STAR file nor from its header")
             lens = _lens(optics, dataset.rows.row(index))
             micrograph = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-            candidates = find_candidates(micrograph, pixel_size, recipe, lens)
+            candidates = find_candidates(micrograph, pixel_size, recipe, lens, templates)
             _write_candidates(stored, candidates)
     except (ValueError, InputError) as error:
         return Quarantined(name, str(error))
@@ -178,6 +212,8 @@ def _write_candidates(path: Path, found: Candidates) -> None:
             "coordinate_y": found.coordinates[:, 1],
             "pick_score": found.scores,
             "pick_diameter": found.diameters,
+            "class_number": found.classes,
+            "psi": found.psi,
         }
     )
     write_tables(path, {"general": general, "candidates": rows})
@@ -191,25 +227,25 @@ def _read_candidates(path: Path) -> Candidates | None:
         coordinates = np.stack([rows["coordinate_x"], rows["coordinate_y"]], axis=1)
         noise = NoiseLaw(float(general["noise_mode"]), float(general["noise_scale"]))
         share = float(general["contaminated"])
-        return Candidates(coordinates, rows["pick_score"], rows["pick_diameter"], share, noise)
+        scores, diameters = rows["pick_score"], rows["pick_diameter"]
+        return Candidates(coordinates, scores, diameters, share, noise, rows["class_number"], rows["psi"])
     except (InputError, KeyError):
         return None
 
 
 def _write_picks(found: _Found, cut: Cut) -> int:
     kept = cut.keeps(found.candidates.scores)
-    count = int(kept.sum())
     picks = Table(
         {
             "coordinate_x": found.candidates.coordinates[kept, 0],
             "coordinate_y": found.candidates.coordinates[kept, 1],
             "pick_score": found.candidates.scores[kept],
-            "class_number": np.zeros(count, dtype=np.int64),
-            "psi": np.zeros(count),
+            "class_number": found.candidates.classes[kept],
+            "psi": found.candidates.psi[kept],
         }
     )
     write_tables(f"{found.place}_autopick.star", {"": picks})
-    return count
+    return int(kept.sum())
 
 
 def _outputs(

@@ -202,7 +202,7 @@ def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
     tilt = None
     if params.tilt and not task.is_spectrum:
         image, pixel_size = _micrograph(task)
-        tiles = tile_spectra(image, pixel_size, box=params.box, target_pixel_size=params.target_pixel_size)
+        tiles = tile_spectra(image, pixel_size, box=params.box or 512, target_pixel_size=params.target_pixel_size)
         fit, tilt, spectrum = fit_tilted_ctf(tiles, task.microscope, band, params.settings())
     else:
         spectrum = _spectrum(task, params)

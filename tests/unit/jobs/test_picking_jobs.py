@@ -102,6 +102,33 @@ def test_picks_are_listed_as_relion_does(project: Path) -> None:
     assert outputs.metrics["n_micrographs"] == 3
 
 
+def test_templates_pick_what_looks_like_them(project: Path) -> None:
+    y, x = np.mgrid[:32, :32] - 16
+    disc = (np.hypot(y, x) < RADIUS * PIXEL / 5.0).astype(np.float32)
+    write_image(project / "classes.mrcs", np.stack([np.where(np.abs(x) < 3, 1, 0).astype(np.float32), disc]), 5.0)
+    pick(project, ref="classes.mrcs", psi_step=45.0)
+    for index in range(3):
+        picks = read_table(project / f"AutoPick/job004/movies/m{index}_autopick.star")
+        points = np.stack([picks["coordinate_x"], picks["coordinate_y"]], axis=1)
+        nearest = np.hypot(*(truth(index)[:, None] - points[None]).transpose(2, 0, 1)).min(axis=1)
+        assert (nearest < 4).mean() > 0.95
+        assert picks.n_rows <= 1.05 * len(truth(index))
+        assert (picks["class_number"] == 2).mean() > 0.95
+    first = (project / "AutoPick/job004/movies/m0_autopick.star").read_bytes()
+    (project / NAMES[0]).unlink()
+    pick(project, ref="classes.mrcs", psi_step=45.0, resume=True)
+    assert (project / "AutoPick/job004/movies/m0_autopick.star").read_bytes() == first
+
+
+def test_bad_templates_are_one_line(project: Path) -> None:
+    write_image(project / "empty.mrcs", np.zeros((2, 32, 32), np.float32), 5.0)
+    with pytest.raises(InputError, match="one of the templates is empty"):
+        pick(project, ref="empty.mrcs")
+    write_image(project / "odd.mrcs", np.ones((2, 31, 31), np.float32), 5.0)
+    with pytest.raises(InputError, match="cannot be used"):
+        pick(project, ref="odd.mrcs")
+
+
 def test_a_bad_micrograph_is_set_aside_and_all_bad_is_an_error(project: Path) -> None:
     (project / NAMES[1]).write_bytes(b"not an image")
     outputs = pick(project)

@@ -36,6 +36,9 @@ from vitreous.methods.ctf_fitting.thickness import fit_thickness
 
 # The best of all trials on pure noise reaches 4 to 7 (median), 15 at most in a hundred micrographs.
 _MIN_EVIDENCE = 18.0
+# A: as far as the refinement goes whether or not rings are seen so far out. Rings too weak to be seen one by one still
+# add up: half of what a weak spectrum says of defocus lies beyond 5 A.
+_FINEST_UNSEEN = 4.0
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,16 @@ def fit_ctf(
 ) -> CtfFit:
     """Find defocus, astigmatism and (if asked for) phase shift.
 
-    The whole grid is searched, its best separate peaks are refined, the best of them is taken; when its rings go
-    on beyond the band they are used too. Raises SpectrumError where the band holds too few Fourier pixels.
+    The whole grid is searched, its best separate peaks are refined in a band to 4 A at least, the best of them is
+    taken; when its rings go on beyond that they are used too. Raises SpectrumError where the band holds too few
+    Fourier pixels.
     """
     settings = settings or SearchSettings()
     band = usable_band(spectrum, band or Band(30.0, 5.0))
     polar = polar_spectrum(spectrum)
     starts = grid_search(polar, band, microscope, settings)
-    correlate = Correlator(flatten_band(polar, band), band)
+    fine = usable_band(spectrum, replace(band, high=min(band.high, _FINEST_UNSEEN)))
+    correlate = Correlator(flatten_band(polar, fine), fine)
     refined = [refine(start, correlate, microscope, settings) for start in starts]
     best = max(refined, key=lambda candidate: candidate.score)
     return finish_fit(spectrum, polar, best, (band, Band(band.low, nyquist_limit(spectrum))), microscope, settings)
@@ -107,6 +112,7 @@ def finish_fit(
     thick = None
     if resolution < 0.97 * band.high:
         band = replace(band, high=max(resolution, whole.high))
+    if band.high < 0.97 * _FINEST_UNSEEN:
         correlate = Correlator(flatten_band(polar, band), band)
         best = refine(best_b_factor(best, correlate, microscope), correlate, microscope, settings, spread=0.3)
     if settings.thickness_max:

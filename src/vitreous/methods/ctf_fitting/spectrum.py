@@ -36,14 +36,23 @@ class Spectrum:
         return self.box * self.pixel_size
 
 
+def automatic_box(shape: tuple[int, int], pixel_size: float, target_pixel_size: float = 1.4) -> int:
+    """Side of the spectrum: 1,024 where tiles that large fit into the micrograph twice across, else 512.
+
+    A tile holds only the share 1 - displacement/length of the signal that defocus spreads out (see `rings`): at 512
+    pixels of 1.4 A and 2 um the rings at 5 A have 0.78 of their contrast, at 1,024 they have 0.89.
+    """
+    return 1024 if min(shape) * pixel_size >= 2 * 1024 * max(pixel_size, target_pixel_size) else 512
+
+
 def spectrum_of_micrograph(
-    image: Float[np.ndarray, "height width"], pixel_size: float, *, box: int = 512, target_pixel_size: float = 1.4
+    image: Float[np.ndarray, "height width"], pixel_size: float, *, box: int = 0, target_pixel_size: float = 1.4
 ) -> Spectrum:
     """Mean power of half-overlapping tapered tiles (Welch), cropped in Fourier space to target_pixel_size.
 
     The tiles are as large as it takes for `box` Fourier pixels to end at the Nyquist frequency of
     target_pixel_size (A), which is the same as resampling the micrograph first; a micrograph that is coarser
-    already is taken as it is. Welch (1967) IEEE Trans. Audio Electroacoust. 15, 70.
+    already is taken as it is. box 0: see `automatic_box`. Welch (1967) IEEE Trans. Audio Electroacoust. 15, 70.
     """
     total: Array | None = None
     count, size = 0, pixel_size
@@ -68,6 +77,7 @@ def tile_spectra(
 ) -> Iterator[Tile]:
     """The tiles of `spectrum_of_micrograph` one by one."""
     check_image(image)
+    box = box or automatic_box((image.shape[0], image.shape[1]), pixel_size, target_pixel_size)
     wanted = box * max(target_pixel_size / pixel_size, 1.0)
     size = min(fft.next_fast_len(round(wanted / 2), real=True) * 2, min(image.shape) // 2 * 2)
     box = min(round(size * pixel_size / max(target_pixel_size, pixel_size) / 2) * 2, size)

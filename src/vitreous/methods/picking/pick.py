@@ -1,13 +1,13 @@
-"""Pick particles in one micrograph by their Laplacian-of-Gaussian response."""
+"""Pick particles in one micrograph by their response to a Laplacian of Gaussian, or to templates."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from vitreous.core.ctf import Defocus, Microscope, ctf
@@ -16,6 +16,7 @@ from vitreous.core.neighbours import keep_best_apart
 from vitreous.methods.picking.background import even_out, robust_spread
 from vitreous.methods.picking.log_filter import log_response, scale_ladder
 from vitreous.methods.picking.peaks import local_maxima, refine_maxima, roundness
+from vitreous.methods.picking.templates import Templates, template_scores
 from vitreous.methods.picking.threshold import NoiseLaw
 
 # Working pixels across the smallest particle: enough for its LoG (sampled beyond twice its bandwidth), few enough
@@ -61,7 +62,8 @@ class Candidates:
 
     coordinates: (x, y) in pixels of the micrograph. scores: LoG response over its robust spread in this micrograph.
     diameters: A, scale of the strongest response. contaminated: share of the micrograph that was left out.
-    noise: what the scores of candidates in pure noise would be.
+    noise: what the scores of candidates in pure noise would be. classes: which template answered most, from 1 (0: none
+    was used); psi: its direction in the plane, degrees.
     """
 
     coordinates: Float[np.ndarray, "n 2"]
@@ -69,6 +71,8 @@ class Candidates:
     diameters: Float[np.ndarray, "n"]
     contaminated: float
     noise: NoiseLaw
+    classes: Int[np.ndarray, "n"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    psi: Float[np.ndarray, "n"] = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -87,9 +91,13 @@ def working_shape(shape: tuple[int, int], pixel_size: float, recipe: PickingReci
 
 
 def find_candidates(
-    micrograph: Float[Tensor, "height width"], pixel_size: float, recipe: PickingRecipe, lens: Lens | None = None
+    micrograph: Float[Tensor, "height width"],
+    pixel_size: float,
+    recipe: PickingRecipe,
+    lens: Lens | None = None,
+    templates: Templates | None = None,
 ) -> Candidates:
-    """All maxima of the multi-scale LoG response with the minimum distance.
+    """All maxima, with the minimum distance, of the multi-scale LoG response, or of that to templates if there are any.
 
     Raises ValueError if the micrograph is too small for the particle or constant.
     """
@@ -106,14 +114,39 @@ def find_candidates(
         recipe.diameter_max / working,
         exclude_contamination=recipe.exclude_contamination,
     )
-    scores, diameters = score_map(even.image, ~even.contaminated, working, recipe, lens)
+    scores, best = _scores(even.image, ~even.contaminated, working, recipe, lens, templates)
     allowed = _away_from_edges(small_shape, recipe.margin / working) & ~even.contaminated
     positions, strengths, where = _separate_maxima(scores, allowed, working, recipe)
     enlarge = np.array(shape) / np.array(small_shape)
     centre = np.array(small_shape) // 2
     full = (positions - centre) * enlarge + np.array(shape) // 2
     share = float(even.contaminated.mean())
-    return Candidates(full[:, ::-1], strengths, diameters[where], share, noise_law(small_shape, working, recipe))
+    law = noise_law(small_shape, working, recipe, templates)
+    none = np.zeros(len(strengths))
+    if templates is None:
+        return Candidates(full[:, ::-1], strengths, best[where], share, law, none.astype(np.int64), none)
+    angles = templates.psi().numpy()
+    number = best[where].astype(np.int64)
+    psi = angles[number % len(angles)]
+    diameters = np.full(len(strengths), 0.5 * (recipe.diameter_min + recipe.diameter_max))
+    return Candidates(full[:, ::-1], strengths, diameters, share, law, number // len(angles) + 1, psi)
+
+
+def _scores(
+    image: Float[np.ndarray, "height width"],
+    clean: Bool[np.ndarray, "height width"],
+    pixel_size: float,
+    recipe: PickingRecipe,
+    lens: Lens | None,
+    templates: Templates | None,
+) -> tuple[Float[np.ndarray, "height width"], np.ndarray]:
+    """The map in which maxima are looked for, and the diameter or template that gave each place its score."""
+    if templates is None:
+        return score_map(image, clean, pixel_size, recipe, lens)
+    contrast = None
+    if lens is not None and recipe.use_ctf:
+        contrast = ctf(image.shape, pixel_size, lens.microscope, lens.defocus, dtype=torch.float64)[0]
+    return template_scores(image, pixel_size, templates, max_resolution=recipe.max_resolution, contrast=contrast)
 
 
 def _separate_maxima(
@@ -134,11 +167,13 @@ def _separate_maxima(
 
 
 @lru_cache(maxsize=8)
-def noise_law(shape: tuple[int, int], pixel_size: float, recipe: PickingRecipe) -> NoiseLaw:
+def noise_law(
+    shape: tuple[int, int], pixel_size: float, recipe: PickingRecipe, templates: Templates | None = None
+) -> NoiseLaw:
     """Scores of candidates in white noise of this shape, filtered as the micrograph is (fixed seed)."""
     noise = np.random.default_rng(0).standard_normal(shape)
     everywhere = np.ones(shape, dtype=bool)
-    scores, _ = score_map(noise, everywhere, pixel_size, recipe)
+    scores, _ = _scores(noise, everywhere, pixel_size, recipe, None, templates)
     return NoiseLaw.of(_separate_maxima(scores, everywhere, pixel_size, recipe)[1])
 
 
