@@ -13,7 +13,7 @@ import torch
 
 from vitreous.io.leopard import read_match_config
 from vitreous.io.mrc import read_image, read_map
-from vitreous.jobs._matching import lens_of_leopard, settings_of_leopard
+from vitreous.jobs._leopard import lens_of_leopard, settings_of_leopard
 from vitreous.kernels.correlate import Statistics
 from vitreous.kernels.correlate.butterflies import LANES
 from vitreous.kernels.correlate.passes import inverse_passes, plan_transform

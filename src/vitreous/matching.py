@@ -11,13 +11,12 @@ import torch
 from vitreous.core.search_grid import search_orientations
 from vitreous.io.leopard import MAP_NAMES, LeopardMatch, read_match_config
 from vitreous.io.mrc import read_map
+from vitreous.jobs._leopard import lens_of_leopard, settings_of_leopard
 from vitreous.jobs._matching import (
     Machine,
     Matched,
     PeakChoice,
-    lens_of_leopard,
     match_file,
-    settings_of_leopard,
 )
 from vitreous.jobs._matching_tables import results_columns
 from vitreous.methods.matching.filters import Filters

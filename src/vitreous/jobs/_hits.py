@@ -19,7 +19,8 @@ from vitreous.data.volume import Volume
 from vitreous.io.leopard import read_results
 from vitreous.io.mrc import read_map
 from vitreous.job import Context, parameter
-from vitreous.jobs._matching import FilterParameters, filters_of, load_micrograph
+from vitreous.jobs._matching import load_micrograph
+from vitreous.jobs._matching_parameters import FilterParameters, filters_of
 from vitreous.methods.matching.filters import prepare_micrograph
 from vitreous.methods.matching.local import Field, Place
 from vitreous.methods.matching.transfer import Lens

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,74 +19,28 @@ from vitreous.data.volume import Volume
 from vitreous.io.leopard import MAP_NAMES, read_match_config, write_results
 from vitreous.io.mrc import read_map
 from vitreous.io.relion import read_dataset, write_dataset, write_tables
-from vitreous.job import Context, Job, Outputs, Quarantined, parameter
+from vitreous.job import Context, Job, Outputs, Quarantined
+from vitreous.jobs._leopard import lens_of_leopard, settings_of_leopard
 from vitreous.jobs._matching import (
-    FilterParameters,
     Machine,
     Matched,
     PeakChoice,
-    filters_of,
-    lens_of_leopard,
     map_files,
     match_file,
-    settings_of_leopard,
 )
+from vitreous.jobs._matching_parameters import MatchTemplateParameters, filters_of
 from vitreous.jobs._matching_tables import coordinates_table, hits_table, results_columns
 from vitreous.methods.matching.match import MatchSettings
 from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
-_FULL_ONLY = ("robust", "calibrated", "angles", "pixel_size_range")  # what the hierarchical strategy does not offer
-
-
-class MatchTemplateParameters(FilterParameters):
-    """What `match-template` takes."""
-
-    micrographs: str = parameter("", help="STAR file of micrographs with their CTF", aliases=("i", "input"))
-    template: str = parameter("", help="template volume (MRC), protein positive", aliases=("ref",))
-    leopard_yaml: str = parameter(
-        "", help="a match_template YAML of Leopard-EM, read as it stands, instead of the above"
-    )
-    strategy: Literal["full", "hierarchical"] = parameter(
-        "full", help="search everything at full resolution, or coarsely first and finely around what stands out"
-    )
-    psi_step: float = parameter(1.5, help="in-plane step", unit="deg", gt=0, le=180)
-    theta_step: float = parameter(2.5, help="out-of-plane step", unit="deg", gt=0, le=90)
-    symmetry: str = parameter("C1", help="point group of the template", aliases=("sym",))
-    grid: Literal["uniform", "healpix"] = parameter("uniform", help="how directions are laid out")
-    defocus_range: float = parameter(1200.0, help="search so far to either side of the defocus", unit="A", ge=0)
-    defocus_step: float = parameter(200.0, help="step of the defocus search (0: none)", unit="A", ge=0)
-    pixel_size_range: float = parameter(
-        0.0, help="search the pixel size so far to either side (0: no)", unit="A", advanced=True, ge=0
-    )
-    pixel_size_step: float = parameter(0.01, help="step of the pixel size", unit="A", advanced=True, gt=0)
-    false_positives: float = parameter(1.0, help="false positives to accept in a micrograph", gt=0)
-    threshold: float = parameter(0.0, help="z-score that counts as a hit (0: from the false positives)", ge=0)
-    calibrated: bool = parameter(
-        False, help="threshold for the false positives from the map's own peaks, not the formula (which is too high)"
-    )
-    p_value: float = parameter(
-        0.0, help="choose hits by the joint p-value of MIP and z-score instead (0: by z-score)", ge=0, lt=1
-    )
-    min_distance: float = parameter(10.0, help="least distance of two hits", unit="A", ge=0)
-    robust: bool = parameter(
-        False, help="mean and deviation without the highest correlations: for crowded micrographs or small searches"
-    )
-    b_factor: float = parameter(0.0, help="B factor on the template", unit="A^2", ge=0)
-    phi_limits: list[float] = parameter([], help="lowest and highest phi (rot)", unit="deg", advanced=True)
-    theta_limits: list[float] = parameter([], help="lowest and highest theta (tilt)", unit="deg", advanced=True)
-    psi_limits: list[float] = parameter([], help="lowest and highest psi", unit="deg", advanced=True)
-    angles: str = parameter("", help="text file of phi theta psi to search instead of a grid", advanced=True)
-    padding: int = parameter(
-        2, help="oversampling of the template's transform", aliases=("pad",), advanced=True, ge=1, le=2
-    )
-    corners: bool = parameter(
-        False, help="templates keep what lies beyond Nyquist in the corners of Fourier space (a Leopard-EM YAML does)",
-        advanced=True,
-    )  # fmt: skip
-    checkpoint_interval: float = parameter(
-        600.0, help="seconds between saves of the running statistics", advanced=True, ge=0
-    )
+_FULL_ONLY = (
+    "robust",
+    "calibrated",
+    "p_value",
+    "angles",
+    "pixel_size_range",
+)  # what the hierarchical strategy does not offer
 
 
 class MatchTemplate(Job):
