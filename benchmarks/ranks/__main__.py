@@ -21,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--movies", type=int, default=12, help="movies that are shared")
     parser.add_argument("--only", choices=["scaling", "agreement", "faults"], help="one part alone")
+    parser.add_argument("--fault", default="", help="only faults with these words in their name")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--keep", type=Path, help="work here, and leave it")
     given = parser.parse_args()
@@ -38,7 +39,8 @@ def main() -> None:
         if given.only in (None, "agreement"):
             result |= agreement(project)
         if given.only in (None, "faults"):
-            result["faults"] = faults(project)
+            before = result.get("faults", {}) if given.fault else {}
+            result["faults"] = before | faults(project, given.fault)
     cores = psutil.cpu_count(logical=False)
     result["machine"] = {"cores": cores, "system": platform.platform(), "vitreous": __version__}
     given.output.write_text(json.dumps(result, indent=2) + "\n")

@@ -21,8 +21,11 @@ ITERATIONS = 12
 CLASSIFY = [*CLASSES, "--iter", str(ITERATIONS), "--ranks", "2"]
 
 
-def faults(project: Path) -> dict[str, int]:
-    """Lost items by fault. Those that need a disk that fills (root, tmpfs) are left out where they cannot be had."""
+def faults(project: Path, named: str = "") -> dict[str, int]:
+    """Lost items by fault. Those that need a disk that fills (root, tmpfs) are left out where they cannot be had.
+
+    named: only faults with these words in their name.
+    """
     run(project, *CLASSIFY, "--o", "Class2D/whole")
     run(project, *MOVIES, "--o", "MotionCorr/of1")
     cases: dict[str, Callable[[Path], int]] = {}
@@ -35,10 +38,10 @@ def faults(project: Path) -> dict[str, int]:
     cases["classification: stale copy on scratch"] = _stale
     cases["classification: memory for hardly more than one image"] = _ceiling
     if os.geteuid() == 0:
-        cases["classification: scratch disk full"] = _scratch_full
+        cases["classification: scratch disk too small"] = _scratch_small
         cases["movies: output disk full"] = _output_full
     found = {}
-    for name, case in cases.items():
+    for name, case in [one for one in cases.items() if named in one[0]]:
         found[name] = case(project)
         print(f"{name}: {found[name]} lost", flush=True)
     return found
@@ -122,11 +125,14 @@ def _ceiling(project: Path) -> int:
     return lost_particles(project, "ceiling")
 
 
-def _scratch_full(project: Path) -> int:
-    with _SmallDisk(project / "full", "1500k") as disk:
+def _scratch_small(project: Path) -> int:
+    with _SmallDisk(project / "small", "200k") as disk:
         words = ["--scratch_dir", str(disk.place), "--keep_free_scratch", "0"]
-        run(project, *CLASSIFY, *words, "--o", "Class2D/full")
-    return lost_particles(project, "full")
+        run(project, *CLASSIFY, *words, "--o", "Class2D/small")
+        log = (project / "Class2D/small/run.log").read_text()
+        if "images fit" not in log:
+            raise RuntimeError("the disk was not too small")
+    return lost_particles(project, "small")
 
 
 def _output_full(project: Path) -> int:

@@ -28,7 +28,7 @@ def simulate(project: Path, n_movies: int) -> None:
     run(project, "simulate-particles", *shape, "--o", "Simulate")
 
 
-def repeated(project: Path, times: int = 4) -> list[str]:
+def repeated(project: Path, times: int = 3) -> list[str]:
     """Motion correction of each movie several times over (under other names): more items than would be simulated."""
     movies = read_dataset(project / "Movies/movies.star")
     many, names = project / "Many", []

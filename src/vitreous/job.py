@@ -61,6 +61,7 @@ class JobParameters(BaseModel):
         "", help="GPUs: `:` between ranks, `,` between a rank's threads (empty: all there are; see --cpu)", bare=""
     )
     cpu: bool = parameter(False, help="stay on the CPU even where there is a GPU")
+    free_gpu_memory: float = parameter(0.0, help="memory of the GPU to leave to others", unit="MB", ge=0, advanced=True)
     max_memory: float = parameter(0.0, help="memory to plan for (0: 80% of what is free)", unit="GB", ge=0)
 
 

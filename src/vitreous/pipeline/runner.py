@@ -140,7 +140,7 @@ def _run(
         device=chosen,
         threads=device.set_threads(own.threads, sharing=local_ranks()),
         seed=params.seed,
-        memory=memory.budget(params.max_memory, chosen) // own.sharing,
+        memory=memory.budget(params.max_memory, chosen, free_gpu_mb=params.free_gpu_memory) // own.sharing,
         resume=resume,
         ranks=mine,
         iteration_done=Sparingly(lambda: on_iteration(place)),

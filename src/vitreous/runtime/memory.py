@@ -67,9 +67,14 @@ def free_memory(device: torch.device | None = None) -> int:
     return free if limit is None else min(free, limit)
 
 
-def budget(max_memory_gb: float = 0.0, device: torch.device | None = None) -> int:
-    """Bytes to plan for: what the user said, or 80% of what is free; more than is free is cut down with a warning."""
+def budget(max_memory_gb: float = 0.0, device: torch.device | None = None, *, free_gpu_mb: float = 0.0) -> int:
+    """Bytes to plan for: what the user said, or 80% of what is free; more than is free is cut down with a warning.
+
+    free_gpu_mb: megabytes of a GPU to leave to others (RELION's rule: where that is more than is free, 30% stay free).
+    """
     free = free_memory(device)
+    if free_gpu_mb and device is not None and device.type == "cuda":
+        free = _less_kept(free, free_gpu_mb)
     if not max_memory_gb:
         return int(_USABLE_FRACTION * free)
     asked = int(max_memory_gb * 1e9)
@@ -87,6 +92,14 @@ def use_large_pages() -> None:
     Memory of a movie's size is otherwise had in pages of 4 kB: making them costs more than a pass over the data.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+
+def _less_kept(free: int, keep_mb: float) -> int:
+    keep = int(keep_mb * 1e6)
+    if keep < free:
+        return free - keep
+    log.warning("--free-gpu-memory %.0f MB is more than the %.0f MB that are free: keeping 30%%", keep_mb, free / 1e6)
+    return int(0.7 * free)
 
 
 def batch_memory(budget: int) -> int:

@@ -23,10 +23,11 @@ from vitreous.core.errors import InputError
 from vitreous.data.images import ImageSource
 from vitreous.runtime.atomic import write_text
 from vitreous.runtime.fingerprint import Fingerprint, difference
-from vitreous.runtime.scratch_images import ScratchImages, image_bytes, write_images
+from vitreous.runtime.scratch_images import FULL, ScratchImages, image_bytes, write_images
 
 log = logging.getLogger(__name__)
 _POLL_S = 0.1
+_BLOCK = 16384  # bytes a small file takes on disk besides its contents
 _FOLLOWER_S = 5.0  # how long a rank that is not its node's first leaves the copying to that one
 
 
@@ -170,10 +171,30 @@ def _copy(place: Path, origin: ImageSource, wanted: Fingerprint, scratch: Scratc
         return False
     if count < len(origin):
         log.warning("scratch: %d of %d images fit, the others are read from the origin", count, len(origin))
-    write_text(place / "description.json", json.dumps({**wanted.record(), "copied": count}))
+    try:
+        count = _describe(place, wanted, count)
+    except OSError as error:
+        log.warning("scratch: %s: %s: reading from the origin", place, error.strerror or error)
+        return False
     seconds = time.monotonic() - start
     log.info("scratch: copied %d images (%.2f GB) to %s in %.1f s", count, count * each / 1e9, place, seconds)
     return True
+
+
+def _describe(place: Path, wanted: Fingerprint, count: int) -> int:
+    """Write the description, at the cost of some images where these have filled the disk; how many are left."""
+    path = place / "description.json"
+    try:
+        write_text(path, json.dumps({**wanted.record(), "copied": count}))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        each = image_bytes(wanted.box)
+        text = json.dumps({**wanted.record(), "copied": count})
+        count = max(0, count - -(-(len(text) + _BLOCK) // each))
+        os.truncate(place / "images.f32", count * each)
+        write_text(path, json.dumps({**wanted.record(), "copied": count}))
+    return count
 
 
 def _refuse_others(home: Path, wanted: Fingerprint) -> None:

@@ -19,7 +19,7 @@ from vitreous.runtime.progress import track
 log = logging.getLogger(__name__)
 _BATCH_BYTES = 32 << 20
 _ROOM = 1 << 20  # left for the description where the disk fills
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def image_bytes(box: int) -> int:
@@ -39,7 +39,7 @@ def write_images(origin: ImageSource, path: Path, count: int) -> int:
                 _write_all(file.fileno(), images.contiguous().numpy().data.cast("B"))
             os.fsync(file.fileno())
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             whole = max(0, (file.tell() - _ROOM) // each)
             log.warning("the scratch disk is full: %d of %d images are on it", whole, count)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from vitreous.runtime import memory
 
@@ -102,3 +103,15 @@ def test_batches_are_planned_in_steps_so_that_results_do_not_follow_what_is_free
         size = memory.batch_memory(budget)
         assert size & (size - 1) == 0
         assert budget / 6 < size <= budget / 3
+
+
+@pytest.mark.parametrize(
+    ("kept", "planned"), [(0.0, 0.8 * 10e9), (2000.0, 0.8 * 8e9), (10_000.0, 0.8 * 7e9), (50_000.0, 0.8 * 7e9)]
+)
+def test_what_is_left_free_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kept: float, planned: float
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda device: 10_000_000_000)
+    assert memory.budget(device=torch.device("cuda", 0), free_gpu_mb=kept) == int(planned)
+    assert ("keeping 30%" in caplog.text) == (kept >= 10_000)
+    assert memory.budget(device=torch.device("cpu"), free_gpu_mb=kept) == int(0.8 * 10e9)  # of a GPU alone

@@ -57,6 +57,13 @@ def found(place: Path) -> tuple[list[int], list[int]]:
     return [one[0] for one in values], [one[1] for one in values]
 
 
+def wait_for_an_item_of_rank_1(place: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(place.glob("began_*_1")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 SQUARES = [item * item for item in range(12)]
 
 
@@ -80,10 +87,7 @@ def test_results_come_in_order_and_the_quick_rank_does_more(tmp_path: Path, size
 
 def test_a_killed_rank_loses_nothing(tmp_path: Path) -> None:
     ranks = start(tmp_path, 3, 0.5)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("began_*_1")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_an_item_of_rank_1(tmp_path)
     ranks[1].send_signal(signal.SIGKILL)
     ranks[1].wait()
     said = ranks[0].communicate(timeout=120)[1]
@@ -104,10 +108,7 @@ def test_an_error_in_any_rank_is_the_firsts(tmp_path: Path) -> None:
 
 def test_the_others_end_when_the_first_is_killed(tmp_path: Path) -> None:
     ranks = start(tmp_path, 2, 0.3)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("began_*_1")):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for_an_item_of_rank_1(tmp_path)
     ranks[0].send_signal(signal.SIGKILL)
     assert ranks[1].wait(60) != 0
     ranks[0].communicate()

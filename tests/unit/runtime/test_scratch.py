@@ -16,7 +16,7 @@ import torch
 
 from vitreous.core.errors import InputError
 from vitreous.data.images import ArraySource
-from vitreous.runtime import scratch_images
+from vitreous.runtime import scratch, scratch_images
 from vitreous.runtime.fingerprint import Fingerprint, difference, take_fingerprint
 from vitreous.runtime.scratch import Scratch, on_scratch
 
@@ -194,7 +194,7 @@ import sys, time
 from pathlib import Path
 import numpy as np, torch
 from vitreous.data.images import ArraySource
-from vitreous.runtime import scratch_images
+from vitreous.runtime import scratch, scratch_images
 from vitreous.runtime.fingerprint import take_fingerprint
 from vitreous.runtime.scratch import Scratch, on_scratch
 directory, stack, pause, keep = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "keep"
@@ -263,3 +263,23 @@ def test_processes_of_a_node_copy_once(tmp_path: Path, stack: Path) -> None:
 def test_a_description_survives_json(stack: Path) -> None:
     one = wanted(stack)
     assert Fingerprint.from_record(json.loads(json.dumps(one.record()))) == one
+
+
+def test_images_make_room_for_their_description(
+    tmp_path: Path, origin: Counted, stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = scratch.write_text, []
+
+    def write_text(path: Path, text: str) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, text)
+
+    monkeypatch.setattr(scratch, "write_text", write_text)
+    with on_scratch(origin, wanted(stack), Scratch(tmp_path)) as images:
+        (place,) = copies(tmp_path)
+        copied = json.loads((place / "description.json").read_text())["copied"]
+        assert 0 < copied < N
+        assert (place / "images.f32").stat().st_size == copied * 4 * BOX * BOX
+        torch.testing.assert_close(images_of(images, [0, 39]), images_of(origin, [0, 39]), rtol=0, atol=0)

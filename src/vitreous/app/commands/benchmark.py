@@ -145,8 +145,9 @@ def _measured(settings: Settings, data: _Data, root: Path, more: list[str], afte
     output = f"{settings.name}/job"
     if after is not None:
         start = root / output / f"run_it{after:03d}_optimiser.star"
-        if not start.is_file():
-            raise InputError(start, "is not there", "Run the benchmark without --continue first.")
+        if not start.is_file() or not start.with_name(f"run_it{after + 1:03d}_optimiser.star").is_file():
+            what = "is not there, or is the last iteration of that run"
+            raise InputError(start, what, "Run the benchmark without --continue first, for more iterations.")
         more, output = [*more, "--continue", str(start.relative_to(root))], f"{settings.name}/from{after:03d}"
     words = job_words(settings, data.particles, data.reference, output, data.classes, more)
     click.echo(f"{settings.name}: {data.n_particles} particles")
