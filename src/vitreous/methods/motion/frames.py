@@ -115,7 +115,7 @@ def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_
     """
     values = total.cpu()
     # The median absolute deviation of a thinned grid is as good and much quicker than of 16 million pixels.
-    step = max(1, int(np.sqrt(values.numel() / 2**20)))
+    step = max(1, int(np.sqrt(values.numel() / 2**18)))
     bad = torch.zeros(values.shape, dtype=torch.bool)
     # Twice: a very hot pixel raises the mean around it and makes its neighbours look cold.
     for _ in range(2):
