@@ -39,6 +39,7 @@ from vitreous.runtime.atomic import write_text
 from vitreous.runtime.device import available_cores, set_threads
 
 LEVELS = {"full": 40.0, "half": 20.0, "fifth": 8.0}  # e/A^2
+PARTS = ("motion", "motion_small", "ctf", "picking", "rate")
 DIAMETER = 130.0  # A, of the built-in ferritin
 
 
@@ -163,10 +164,14 @@ def main() -> None:
     parser.add_argument("--micrographs", type=int, default=6, help="for CTF and picking")
     parser.add_argument("--threads", type=int, default=0, help="for the rate (0: all cores)")
     parser.add_argument("--quick", action="store_true", help="the rate from a smaller movie")
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, help="parts to do; the others stay as they were"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/preprocess.json")
     given = parser.parse_args()
     machine = f"{platform.processor() or platform.machine()}, {available_cores()} cores"
-    figures: dict[str, Any] = {"version": __version__, "machine": machine, "load": os.getloadavg()[0]}
+    before = json.loads(given.output.read_text()) if set(given.only) < set(PARTS) and given.output.exists() else {}
+    figures: dict[str, Any] = before | {"version": __version__, "machine": machine, "load": os.getloadavg()[0]}
     for name, work in (
         ("motion", lambda: motion(given.size, given.frames, 1.0, 4)),
         ("motion_small", lambda: motion(1024, 12, 2.0, 8)),
@@ -174,6 +179,8 @@ def main() -> None:
         ("picking", lambda: picking(max(2, given.micrographs // 2))),
         ("rate", lambda: rate(*((2048, 20) if given.quick else (4096, 40)), given.threads)),
     ):
+        if name not in given.only:
+            continue
         figures[name] = rounded(work())
         print(name, json.dumps(figures[name], indent=1), flush=True)
         if name == "rate":

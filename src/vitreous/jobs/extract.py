@@ -14,6 +14,7 @@ import torch
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
+from vitreous.io.coordinates import read_coordinates
 from vitreous.io.mrc import StackWriter, open_stack, read_image
 from vitreous.io.relion import read_dataset, read_table, write_dataset
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
@@ -37,7 +38,9 @@ class ExtractParameters(JobParameters):
     """What `extract` takes."""
 
     micrographs: str = parameter(help="STAR file of micrographs with their CTF", aliases=("i",))
-    coordinates: str = parameter("", help="autopick.star, or any STAR file that lists coordinate files")
+    coordinates: str = parameter(
+        "", help="autopick.star, or any STAR file that lists coordinate files (.star or EMAN's .box)"
+    )
     particles: str = parameter(
         "", help="particles to extract again instead of picks (a run_data.star)", aliases=("reextract_data_star",)
     )
@@ -157,9 +160,7 @@ def _picks_of_files(params: ExtractParameters, context: Context) -> dict[str, Ta
         raise InputError(path, "does not list micrographs with coordinate files", "Give an autopick.star.")
     picks = {}
     for name, file in zip(listing["micrograph_name"], listing["coordinate_file"], strict=True):
-        table = read_table(context.project / str(file))
-        if "coordinate_x" not in table or "coordinate_y" not in table:
-            raise InputError(context.project / str(file), "has no coordinates", "Pick this micrograph again.")
+        table = read_coordinates(context.project / str(file))
         if params.min_score is not None and "pick_score" in table:
             table = table.take(table["pick_score"] >= params.min_score)
         picks[str(name)] = table

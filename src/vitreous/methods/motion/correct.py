@@ -17,7 +17,7 @@ from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import FrameSource, PreparedFrames, UnusableMovie
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
-from vitreous.methods.motion.spectra import Band, band_limit, bin_frame, binned_band
+from vitreous.methods.motion.spectra import Band, alignment_band, reduce_frame
 from vitreous.methods.motion.trajectories import Fit
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Corrected:
 def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
     """Bytes at the peak of `correct_movie`."""
     pixels = shape[0] * shape[1]
-    ny, nx = binned_band(shape, band_limit(b_factor, FIT_SHARPNESS))[0].cropped
+    ny, nx = alignment_band(shape, b_factor, FIT_SHARPNESS)[0].cropped
     # binned frames, their transforms, and either aligned copies in the search or patches (which overlap)
     alignment = int(n_frames * ny * nx * 4 * 3.6)
     sums = 20 * pixels * 4
@@ -98,7 +98,7 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     """The motion in a movie, the standard error of its frames' displacements (px), and what the patches said."""
     rows, columns = np.nonzero(frames.bad)
     hot = np.stack([columns, rows], axis=1).astype(np.int64)
-    band, factor = binned_band(frames.shape, band_limit(options.b_factor, FIT_SHARPNESS))
+    band, factor = alignment_band(frames.shape, options.b_factor, FIT_SHARPNESS)
     groups, times = _groups(frames, band, factor, options.group)
     if len(times) < 2:
         return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
@@ -125,7 +125,7 @@ def _rms(fit: Fit) -> float:
 def _groups(
     frames: PreparedFrames, band: Band, factor: int, group: int
 ) -> tuple[Float[Tensor, "f h w"], Float[Tensor, "f"]]:
-    """Binned sums of consecutive frames, and the frame index at each group's middle.
+    """Reduced sums of consecutive frames, and the frame index at each group's middle.
 
     A last group that is less than half full joins the one before it.
     """
@@ -134,7 +134,7 @@ def _groups(
     out = torch.zeros(n_groups, *band.cropped, device=frames.device)
     member = np.minimum(np.arange(n) // group, n_groups - 1)
     for number in range(n):
-        out[member[number]] += bin_frame(frames.stack(number, number + 1)[0], band, factor).to(frames.device)
+        out[member[number]] += reduce_frame(frames.stack(number, number + 1)[0], band, factor).to(frames.device)
     times = np.bincount(member, np.arange(n)) / np.bincount(member)
     return out, torch.from_numpy(times)
 

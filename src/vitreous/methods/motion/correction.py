@@ -17,7 +17,8 @@ from vitreous.core.fourier import crop_fourier
 from vitreous.data.motion import N_COEFFICIENTS, Motion, time_basis
 from vitreous.kernels.warp import add_warped, prefilter
 from vitreous.methods.motion.exposure import Exposure, combine, exposure_basis
-from vitreous.methods.motion.frames import PreparedFrames, inverse_real
+from vitreous.methods.motion.frames import PreparedFrames
+from vitreous.methods.motion.spectra import inverse_real
 from vitreous.methods.motion.sum_spectrum import SumSpectrum
 
 _AT_ONCE = 12  # frames a pass over the sums: their memory traffic is shared by so many

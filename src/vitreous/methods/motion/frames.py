@@ -9,9 +9,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy import fft as scipy_fft
 from torch import Tensor
 
 _OUTLIER_SIGMA = 6.0
@@ -116,7 +115,7 @@ def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_
     """
     values = total.cpu()
     # The median absolute deviation of a thinned grid is as good and much quicker than of 16 million pixels.
-    step = max(1, int(np.sqrt(values.numel() / 2**20)))
+    step = max(1, int(np.sqrt(values.numel() / 2**18)))
     bad = torch.zeros(values.shape, dtype=torch.bool)
     # Twice: a very hot pixel raises the mean around it and makes its neighbours look cold.
     for _ in range(2):
@@ -204,13 +203,6 @@ def _good_neighbours(bad: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray
         count[waiting] = good.sum(1)
         radius = radius * 2 if radius < max(ny, nx) else radius + 1
     return candidates, count
-
-
-def inverse_real(images_ft: Complex[Tensor, "*batch height half"], shape: tuple[int, int]) -> Tensor:
-    """Inverse rfft2. On the CPU by scipy: torch's inverse real transform is 3 to 7 times slower there."""
-    if images_ft.device.type == "cpu":
-        return torch.from_numpy(scipy_fft.irfft2(images_ft.numpy(), s=shape, workers=torch.get_num_threads()))
-    return torch.fft.irfft2(images_ft, s=shape)
 
 
 def _is_blank(frame: Float[Tensor, "height width"]) -> bool:

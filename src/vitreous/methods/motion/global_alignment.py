@@ -15,8 +15,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.fourier import crop_fourier
-from vitreous.methods.motion.frames import inverse_real
-from vitreous.methods.motion.spectra import Band, band_limit, band_of, phases
+from vitreous.methods.motion.spectra import Band, band_limit, band_of, inverse_real, phases
 from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem, fit
 
 # Cross-spectra are weighted by exp(-sharpness B k^2): strongly low-passed for the search, less for the fit.

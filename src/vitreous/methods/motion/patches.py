@@ -35,8 +35,9 @@ def cut_patches(
     ]
     window = (_taper(sizes[0])[:, None] * _taper(sizes[1])).to(device)
     corners = [(y, x) for y in starts[0] for x in starts[1]]
-    scale = band.shape[0] / ny  # the same for both axes
-    extent = (round(sizes[0] * scale), round(sizes[1] * scale))
+    # Movie pixels to one of these, as (x, y).
+    scale = torch.tensor([band.shape[1] / nx, band.shape[0] / ny], dtype=torch.float64)
+    extent = (round(sizes[0] * float(scale[1])), round(sizes[1] * float(scale[0])))
     patch_band = Band(extent, (sizes[0], sizes[1]))
     shape = (len(corners), int(member[-1]) + 1, sizes[0], sizes[1] // 2 + 1)
     out = torch.zeros(shape, dtype=torch.complex64, device=device)
@@ -50,7 +51,7 @@ def cut_patches(
         cut *= window
         row, column = phases(patch_band, moved - whole * scale, device)
         out[:, group].addcmul_(torch.fft.rfft2(cut), row * column)
-    centres = np.array([((x + sizes[1] / 2) * scale, (y + sizes[0] / 2) * scale) for y, x in corners])
+    centres = np.array([(x + sizes[1] / 2, y + sizes[0] / 2) for y, x in corners]) * scale.numpy()
     return out, patch_band, centres
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitreous.methods.motion.patches import cut_patches
-from vitreous.methods.motion.spectra import bin_frame, binned_band, phases
+from vitreous.methods.motion.spectra import alignment_band, bin_frame, binned_band, phases, reduce_frame
 
 
 def test_binned_frames_have_a_quick_size_and_keep_the_band():
@@ -25,6 +25,17 @@ def test_bins_are_sums_of_their_pixels():
     assert got.shape == (4, 4)
     assert float(got[1, 2]) == float(frame[2:4, 4:6].sum())
     assert torch.equal(bin_frame(frame, *binned_band((9, 8), 0.5)), frame[:8])
+
+
+def test_small_fields_are_cropped_and_large_ones_binned(generator):
+    band, factor = alignment_band((512, 480), 150.0, 0.5)
+    assert factor == 0
+    assert band.cropped[0] < 512
+    frame = torch.randn(512, 480, generator=generator)
+    got = torch.fft.rfft2(reduce_frame(frame, band, factor))
+    assert torch.allclose(got[3, 5], torch.fft.rfft2(frame)[3, 5], rtol=1e-3)
+    band, factor = alignment_band((4096, 4096), 150.0, 0.5)
+    assert (factor, band.cropped) == (2, (2048, 2048))
 
 
 def test_white_noise_stays_white(generator):
@@ -47,7 +58,7 @@ def test_patches_of_moved_frames_are_those_of_the_frame_that_did_not_move(genera
     cut, patch_band, centres = cut_patches(torch.stack(frames), band, displacements, np.arange(2), (3, 3))
     assert cut.shape[:2] == (9, 2)
     assert centres[4] == pytest.approx([256.0, 256.0], abs=2.0)
-    assert patch_band.shape[0] == factor * patch_band.cropped[0]
+    assert patch_band.shape[0] == pytest.approx(factor * patch_band.cropped[0])
     difference = (cut[:, 1] - cut[:, 0]).abs().square().sum() / cut[:, 0].abs().square().sum()
     assert float(difference) < 0.01  # the soft edges fall elsewhere by less than a pixel
     both, _, _ = cut_patches(torch.stack(frames), band, displacements, np.zeros(2, int), (3, 3))
