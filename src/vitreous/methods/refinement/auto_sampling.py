@@ -33,6 +33,7 @@ from vitreous.methods.refinement.sampling import Sampling, shift_grid
 
 # A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
 _ACCURACY_SHARE = 0.75
+_ABOUT_THE_ACCURACY = 1.5
 _PATIENCE = 1
 _LEAST_IMPROVEMENT = 0.9
 _PRIOR_CHUNK = 128  # particles whose priors on a whole grid are held at a time
@@ -60,7 +61,9 @@ def advance(state: AutoRefineState, options: AutoRefineOptions) -> Schedule:
     fine_step = angular_step(schedule.order + options.oversampling)
     # Judged anew each time: a poor early reference makes the accuracy look worse than it is.
     fine_enough = fine_step < _ACCURACY_SHARE * state.rotation_accuracy
-    useless = is_local(schedule, options) and schedule.best_shell <= schedule.entry_shell
+    # A level that gained no resolution is the last one, once its steps are about as fine as poses can be told apart.
+    gained = schedule.best_shell > schedule.entry_shell
+    useless = is_local(schedule, options) and not gained and fine_step < _ABOUT_THE_ACCURACY * state.rotation_accuracy
     if state.iteration + 1 >= options.max_iterations or (stuck and (fine_enough or useless)):
         return replace(schedule, fine_enough=fine_enough, final=True)
     if not stuck or fine_enough:

@@ -166,12 +166,15 @@ def test_sampling_gets_finer_when_stuck_and_stops_at_the_accuracy():
     assert not advance(state_like(stuck, 9.5), OPTIONS).final
 
 
-def test_a_local_grid_that_gained_nothing_is_the_last():
+def test_a_local_grid_about_as_fine_as_the_accuracy_that_gained_nothing_is_the_last():
     local = Schedule(OPTIONS.local_order, 2.0, 1.0, no_gain=1, no_change=1, best_shell=20, entry_shell=20)
-    assert advance(state_like(local, 0.01), OPTIONS).final
-    assert not advance(state_like(replace(local, best_shell=21), 0.01), OPTIONS).final
-    assert not advance(state_like(replace(local, no_gain=0), 0.01), OPTIONS).final
-    assert not advance(state_like(replace(local, order=OPTIONS.local_order - 1), 0.01), OPTIONS).final
+    fine = angular_step(OPTIONS.local_order + OPTIONS.oversampling)
+    accuracy = fine / 1.4  # the step is not yet below three quarters of it
+    assert advance(state_like(local, accuracy), OPTIONS).final
+    assert advance(state_like(local, fine / 1.6), OPTIONS).order == local.order + 1
+    assert not advance(state_like(replace(local, best_shell=21), accuracy), OPTIONS).final
+    assert not advance(state_like(replace(local, no_gain=0), accuracy), OPTIONS).final
+    assert not advance(state_like(replace(local, order=OPTIONS.local_order - 1), accuracy), OPTIONS).final
 
 
 def test_progress_is_judged():
