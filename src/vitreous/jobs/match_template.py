@@ -101,9 +101,8 @@ def _matches(
     for number, task in enumerate(tasks, 1):
         log.info("micrograph %d of %d: %s", number, len(tasks), task.name)
         try:
-            yield task, match_file(
-                task, template, choice, machine, resume=context.resume, tick=Ticker(task.name)
-            )  # fmt: skip
+            tick = Ticker(task.name)
+            yield task, match_file(task, template, choice, machine, resume=context.resume, tick=tick)
         except InputError as error:
             yield task, error
 
