@@ -26,7 +26,7 @@ from vitreous.io.relion import write_dataset
 EXACT = ("mip", "orientation_phi", "orientation_theta", "orientation_psi", "relative_defocus")
 CLOSE = ("correlation_average", "correlation_variance", "scaled_mip")
 SMALL = ("--psi-step=30", "--theta-step=24", "--defocus-range=200", "--stretch=150")  # a second, 9 stretches
-LONGER = ("--psi-step=12", "--theta-step=12", "--defocus-range=200", "--stretch=600")
+LONGER = ("--psi-step=15", "--theta-step=15", "--defocus-range=200", "--stretch=300")
 
 
 @pytest.fixture(scope="module")
