@@ -25,8 +25,8 @@ from vitreous.io.relion import write_dataset
 
 EXACT = ("mip", "orientation_phi", "orientation_theta", "orientation_psi", "relative_defocus")
 CLOSE = ("correlation_average", "correlation_variance", "scaled_mip")
-SMALL = ("--psi-step=30", "--theta-step=24", "--defocus-range=200", "--stretch=150")  # a second, 9 stretches
-LONGER = ("--psi-step=15", "--theta-step=15", "--defocus-range=200", "--stretch=300")
+SMALL = ("--psi-step=30", "--theta-step=24", "--defocus-range=200", "--stretch=600")  # a block is 516 correlations
+LONGER = ("--psi-step=15", "--theta-step=15", "--defocus-range=200", "--stretch=600")
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +103,14 @@ def test_ranks_find_what_one_process_finds(project: Path, options: tuple[str, ..
         assert not (project / f"Match/{ranks}{name}/stretches").exists()
         failed = (project / f"Match/{ranks}{name}/failed.star").read_text()
         assert "flat.mrc" in failed and "a.mrc" not in failed
+
+
+@pytest.mark.slow
+def test_ranks_share_the_micrographs_of_hierarchical_searches(project: Path) -> None:
+    for name, ranks in (("coarse", "1"), ("coarse_2", "2")):
+        run(project, "all", name, *SMALL, "--strategy=hierarchical", "--ranks", ranks)
+    for micrograph in ("a", "b"):
+        same_maps(project, micrograph, "coarse", "coarse_2")
 
 
 @pytest.mark.slow

@@ -181,7 +181,10 @@ def search_stretch(search: Search, size: int, stretch: range, cut: Float[Tensor,
 
 
 def stretch_of(first: int, total: int, part: int, parts: int) -> range:
-    """Blocks of one of `parts` stretches, alike in length but for one block, of those from `first` to `total`."""
+    """Blocks of one of `parts` stretches, alike in length but for one block, of those from `first` to `total`.
+
+    Where there are fewer blocks than parts, some are empty.
+    """
     left = total - first
     return range(first + left * part // parts, first + left * (part + 1) // parts)
 
