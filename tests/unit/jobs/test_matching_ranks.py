@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from vitreous.core.errors import LEFT_OUT
+from vitreous.core.errors import LEFT_OUT, InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
 from vitreous.data.volume import Volume
@@ -86,6 +87,12 @@ def same_maps(project: Path, micrograph: str, one: str, other: str) -> None:
             np.testing.assert_array_equal(first, second, err_msg=name)
         else:
             np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_an_input_error_can_be_sent_by_a_rank() -> None:
+    error = InputError("a.mrc", "is flat", "Look at it.")
+    sent = pickle.loads(pickle.dumps(error))
+    assert isinstance(sent, InputError) and str(sent) == str(error) and sent.remedy == error.remedy
 
 
 @pytest.mark.slow
