@@ -201,7 +201,7 @@ class _Share:
         arrays = search_stretch(opened.search, size, stretch, opened.cut).arrays()
         if self.team.ranks.is_first:
             return _Piece(arrays, stretch.stop, total, size)
-        path = self.team.folder / f"{number}_{part}.npz"
+        path = self.team.folder / f"{number}_{part}_rank{self.team.ranks.rank}.npz"
         save_checkpoint(path, arrays)
         return _Piece(path, stretch.stop, total, size)
 
