@@ -38,7 +38,6 @@ from vitreous.jobs._matching import (
 )
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.match import (
-    MatchSettings,
     Progress,
     Search,
     pilot_cuts,
@@ -215,12 +214,10 @@ def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress]) -> _Plan:
     parts = 1
     if desk.machine.strategy == "full":
         usual = _A_THREAD * team.threads if desk.machine.device.type == "cpu" else _A_GPU
-        parts = max(1, math.ceil(_correlations(desk.tasks[0].settings) / (team.stretch or usual)))
+        settings = desk.tasks[0].settings  # all search as much
+        total = len(settings.orientations()) * len(settings.planes()) * len(settings.scales)
+        parts = max(1, math.ceil(total / (team.stretch or usual)))
     return _Plan(desk.machine.memory, parts, starts)
-
-
-def _correlations(settings: MatchSettings) -> int:
-    return len(settings.orientations()) * len(settings.planes()) * len(settings.scales)
 
 
 def _checkpoints(desk: _Desk) -> dict[int, Progress]:
