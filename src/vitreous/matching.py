@@ -16,6 +16,7 @@ from vitreous.jobs._matching import (
     Machine,
     Matched,
     PeakChoice,
+    Task,
     match_file,
 )
 from vitreous.jobs._matching_tables import results_columns
@@ -64,16 +65,13 @@ class MatchTemplate:
             device = "cuda" if torch.cuda.is_available() and not self.config.uses_cpu else "cpu"
         chosen = torch.device(device)
         files = {ours: self.config.maps[theirs] for ours, theirs in MAP_NAMES.items() if theirs in self.config.maps}
-        checkpoint = (next(iter(files.values())).parent if files else Path()) / ".matching_checkpoint.npz"
+        folder = next(iter(files.values())).parent if files else Path()
+        where, settings = self.config.micrograph, replace(self.settings, trimmed=robust)
         self.result = match_file(
-            self.config.micrograph,
+            Task(str(where), where, self.lens, settings, folder / ".matching", files),
             read_map(self.config.template),
-            self.lens,
-            replace(self.settings, trimmed=robust),
             self.choice,
             Machine(chosen, memory.budget(0.0, chosen)),
-            files,
-            checkpoint,
             resume=resume,
         )
         return self.result

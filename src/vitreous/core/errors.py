@@ -19,3 +19,7 @@ class InputError(Exception):
         self.what = what
         self.remedy = remedy
         super().__init__(f"{self.where}: {what}. {remedy}")
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        """Another rank can send it."""
+        return type(self), (self.where, self.what, self.remedy)

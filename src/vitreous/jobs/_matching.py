@@ -71,6 +71,23 @@ class Matched:
     rate: float
 
 
+@dataclass(frozen=True)
+class Task:
+    """One micrograph: its name in STAR files, where it lies, its optics, what to search, where results go."""
+
+    name: str
+    path: Path
+    lens: Lens
+    settings: MatchSettings
+    stem: Path
+    files: dict[str, Path]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the running statistics are kept."""
+        return self.stem.with_name(f"{self.stem.name}_checkpoint.npz")
+
+
 def load_micrograph(path: Path, template: Volume, pixel_size: float) -> torch.Tensor:
     """A micrograph that goes with the template. Raises InputError."""
     image, stored = read_image(path)
@@ -89,63 +106,71 @@ def load_micrograph(path: Path, template: Volume, pixel_size: float) -> torch.Te
 
 
 def match_file(
-    micrograph: Path,
+    task: Task,
     template: Volume,
-    lens: Lens,
-    settings: MatchSettings,
     choice: PeakChoice,
     machine: Machine,
-    files: dict[str, Path],
-    checkpoint: Path,
     *,
     resume: bool = False,
     tick: Callable[[int, int], None] | None = None,
 ) -> Matched:
     """Search one micrograph and write its eight maps. A checkpoint of the same search is gone on from with resume."""
-    image = load_micrograph(micrograph, template, lens.pixel_size)
-    generator = torch.Generator().manual_seed(machine.seed)
     if machine.strategy == "hierarchical":
-        if machine.device.type != "cpu":
-            log.warning("the hierarchical strategy works on the CPU; the GPU is not used")
         start = time.monotonic()
-        try:
-            maps = hierarchical_search(
-                image, template.density, lens, settings, memory=machine.memory, generator=generator
-            )
-        except ValueError as error:
-            raise InputError(micrograph, str(error), "Use --strategy full.") from error
-        rate = maps.n_correlations / max(time.monotonic() - start, 1e-9)
-        return _written(maps, choice, template.box, image, lens.pixel_size, files, rate)
-    try:
-        search = prepare_search(image, template.density, lens, settings, device=machine.device, generator=generator)
-    except ValueError as error:
-        raise InputError(micrograph, str(error), "Look at the image and the template.") from error
-    mark = _fingerprint(search, settings)
-    progress = _load_progress(checkpoint, mark, machine.device) if resume else None
+        maps = hierarchical_maps(task, template, machine)
+        return written(task, maps, template.box, choice, maps.n_correlations / max(time.monotonic() - start, 1e-9))
+    search, mark = open_search(task, template, machine)
+    progress = load_progress(task.checkpoint, mark, machine.device) if resume else None
     before = progress.statistics.count if progress else 0
     start = time.monotonic()
-    saver = _Saver(checkpoint, mark, machine.checkpoint_interval, tick)
-    statistics = run_search(search, settings, memory=machine.memory, progress=progress, after_block=saver)
+    saver = Saver(task.checkpoint, mark, machine.checkpoint_interval, tick)
+    statistics = run_search(search, task.settings, memory=machine.memory, progress=progress, after_block=saver)
     rate = (statistics.count - before) / max(time.monotonic() - start, 1e-9)
+    return finished(task, search, statistics, choice, rate)
+
+
+def hierarchical_maps(task: Task, template: Volume, machine: Machine) -> SearchMaps:
+    """The maps of one micrograph's search in two passes. Raises InputError."""
+    image = load_micrograph(task.path, template, task.lens.pixel_size)
+    if machine.device.type != "cpu":
+        log.warning("the hierarchical strategy works on the CPU; the GPU is not used")
+    generator = torch.Generator().manual_seed(machine.seed)
+    try:
+        return hierarchical_search(
+            image, template.density, task.lens, task.settings, memory=machine.memory, generator=generator
+        )
+    except ValueError as error:
+        raise InputError(task.path, str(error), "Use --strategy full.") from error
+
+
+def open_search(task: Task, template: Volume, machine: Machine) -> tuple[Search, str]:
+    """The full search of one micrograph, ready to begin, and its mark in checkpoints. Raises InputError."""
+    image = load_micrograph(task.path, template, task.lens.pixel_size)
+    generator = torch.Generator().manual_seed(machine.seed)
+    try:
+        search = prepare_search(
+            image, template.density, task.lens, task.settings, device=machine.device, generator=generator
+        )
+    except ValueError as error:
+        raise InputError(task.path, str(error), "Look at the image and the template.") from error
+    return search, _fingerprint(search, task.settings)
+
+
+def finished(task: Task, search: Search, statistics: Statistics, choice: PeakChoice, rate: float) -> Matched:
+    """Maps and hits of a full search that has come to its end; its checkpoint goes. Raises InputError."""
     try:
         maps = finish(search.image, statistics, search.orientations.angles, search.planes, search.maker.scales)
     except ValueError as error:
-        raise InputError(micrograph, str(error), "Look at the micrograph.") from error
-    checkpoint.unlink(missing_ok=True)
-    return _written(maps, choice, template.box, image, lens.pixel_size, files, rate)
+        raise InputError(task.path, str(error), "Look at the micrograph.") from error
+    matched = written(task, maps, search.maker.box, choice, rate)
+    task.checkpoint.unlink(missing_ok=True)
+    return matched
 
 
-def _written(
-    maps: SearchMaps,
-    choice: PeakChoice,
-    box: int,
-    image: torch.Tensor,
-    pixel_size: float,
-    files: dict[str, Path],
-    rate: float,
-) -> Matched:
+def written(task: Task, maps: SearchMaps, box: int, choice: PeakChoice, rate: float) -> Matched:
     """Write the maps and choose the hits."""
-    write_maps(files, maps, pixel_size)
+    pixel_size = task.lens.pixel_size
+    write_maps(task.files, maps, pixel_size)
     hits = find_hits(
         maps,
         false_positives=choice.false_positives,
@@ -154,10 +179,29 @@ def _written(
         p_value=choice.p_value,
         min_distance=choice.min_distance / pixel_size,
     )
-    return Matched(maps, hits, box, (int(image.shape[0]), int(image.shape[1])), files, rate)
+    rows, columns = maps.mip.shape
+    return Matched(maps, hits, box, (rows + box - 1, columns + box - 1), task.files, rate)
 
 
-class _Saver:
+class Ticker:
+    """A log line of progress at most every half minute. before: how many were done at the start, if that is known."""
+
+    def __init__(self, name: str, before: int | None = None) -> None:
+        self._name, self._first = name, before
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many of all are done."""
+        if self._first is None:
+            self._first = done - 1
+        now = time.monotonic()
+        if now - self._last > 30.0:
+            self._last = now
+            left = (now - self._start) / (done - self._first) * (total - done)
+            log.info("%s: %.1f%% done, %.0f s to go", self._name, 100.0 * done / total, left)
+
+
+class Saver:
     """Saves the running statistics every so many seconds, and tells how far the search is."""
 
     def __init__(self, path: Path, mark: str, interval: float, tick: Callable[[int, int], None] | None) -> None:
@@ -165,6 +209,7 @@ class _Saver:
         self._last = time.monotonic()
 
     def __call__(self, progress: Progress, blocks: int) -> None:
+        """After a block, or several, of so many."""
         if self._tick is not None:
             self._tick(progress.next_block, blocks)
         if time.monotonic() - self._last >= self._interval and progress.next_block < blocks:
@@ -174,7 +219,7 @@ class _Saver:
             self._last = time.monotonic()
 
 
-def _load_progress(path: Path, mark: str, device: torch.device) -> Progress | None:
+def load_progress(path: Path, mark: str, device: torch.device | None) -> Progress | None:
     """The state of an earlier run of the very same search; None where there is none."""
     arrays = load_checkpoint(path)
     if arrays is None or str(arrays.get("mark")) != mark:

@@ -82,3 +82,7 @@ class MatchTemplateParameters(FilterParameters):
     checkpoint_interval: float = parameter(
         600.0, help="seconds between saves of the running statistics", advanced=True, ge=0
     )
+    stretch: int = parameter(
+        0, help="correlations a pixel that a rank (of several) takes at a time (0: 10,000 a CPU thread, 200,000 a GPU)",
+        advanced=True, ge=0,
+    )  # fmt: skip

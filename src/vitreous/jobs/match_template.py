@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,13 @@ from vitreous.jobs._matching import (
     Machine,
     Matched,
     PeakChoice,
+    Task,
+    Ticker,
     map_files,
     match_file,
 )
 from vitreous.jobs._matching_parameters import MatchTemplateParameters, filters_of
+from vitreous.jobs._matching_ranks import Team, match_over_ranks
 from vitreous.jobs._matching_tables import coordinates_table, hits_table, results_columns
 from vitreous.methods.matching.match import MatchSettings
 from vitreous.methods.matching.transfer import Lens
@@ -51,6 +55,7 @@ class MatchTemplate(Job):
     relion_type = "vitreous.matchtemplate"
     help = "find molecules in micrographs with a template (2DTM)"
     Parameters = MatchTemplateParameters
+    shared = queued = True
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write eight maps a micrograph, results.csv, matches.star (coordinates), particles.star (hits with poses)."""
@@ -63,62 +68,46 @@ class MatchTemplate(Job):
             params.false_positives, params.threshold, params.calibrated, params.p_value, params.min_distance
         )
         machine = Machine(context.device, context.memory, context.seed, params.checkpoint_interval, params.strategy)
-        done: list[tuple[_Task, Matched]] = []
-        failed: list[Quarantined] = []
-        for number, task in enumerate(tasks, 1):
-            log.info("micrograph %d of %d: %s", number, len(tasks), task.name)
-            checkpoint = task.stem.with_name(f"{task.stem.name}_checkpoint.npz")
-            try:
-                matched = match_file(
-                    task.path, template, task.lens, task.settings, choice, machine, task.files, checkpoint,
-                    resume=context.resume, tick=_Ticker(task.name),
-                )  # fmt: skip
-            except InputError as error:
-                if len(tasks) == 1:
-                    raise
-                log.warning("%s left out: %s", task.name, error)
-                failed.append(Quarantined(task.name, str(error)))
-                continue
-            log.info("%s: %d hits above %.2f", task.name, len(matched.hits), matched.hits.threshold)
-            done.append((task, matched))
+        done: list[tuple[Task, Matched]] = []
+        failed: list[tuple[Task, InputError]] = []
+        for task, matched in _matches(tasks, template, choice, machine, params, context):
+            if isinstance(matched, InputError):
+                failed.append((task, matched))
+                if len(tasks) > 1:
+                    log.warning("%s left out: %s", task.name, matched)
+            else:
+                done.append((task, matched))
+                log.info("%s: %d hits above %.2f", task.name, len(matched.hits), matched.hits.threshold)
+        if len(tasks) == 1 and failed:
+            raise failed[0][1]
         if not done:
-            raise InputError(params.micrographs, "none of its micrographs could be searched", failed[0].reason)
-        return _write(done, failed, template_path, context)
+            raise InputError(params.micrographs, "none of its micrographs could be searched", str(failed[0][1]))
+        return _write(done, [Quarantined(task.name, str(error)) for task, error in failed], template_path, context)
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One micrograph: its name in STAR files, where it lies, its optics, what to search, where results go."""
-
-    name: str
-    path: Path
-    lens: Lens
-    settings: MatchSettings
-    stem: Path
-    files: dict[str, Path]
-
-
-class _Ticker:
-    """A log line of progress at most every half minute."""
-
-    def __init__(self, name: str) -> None:
-        import time
-
-        self._name, self._clock = name, time.monotonic
-        self._start = self._last = self._clock()
-        self._first: int | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._first is None:
-            self._first = done - 1
-        now = self._clock()
-        if now - self._last > 30.0:
-            self._last = now
-            left = (now - self._start) / (done - self._first) * (total - done)
-            log.info("%s: %.1f%% done, %.0f s to go", self._name, 100.0 * done / total, left)
+def _matches(
+    tasks: list[Task],
+    template: Volume,
+    choice: PeakChoice,
+    machine: Machine,
+    params: MatchTemplateParameters,
+    context: Context,
+) -> Iterator[tuple[Task, Matched | InputError]]:
+    """What came of each micrograph: in this process, or by all ranks together."""
+    if context.ranks is not None and context.ranks.meeting is not None:
+        team = Team(context.ranks, context.directory / "stretches", context.threads, params.stretch)
+        yield from match_over_ranks(tasks, template, choice, machine, team, resume=context.resume)
+        return
+    for number, task in enumerate(tasks, 1):
+        log.info("micrograph %d of %d: %s", number, len(tasks), task.name)
+        try:
+            tick = Ticker(task.name)
+            yield task, match_file(task, template, choice, machine, resume=context.resume, tick=tick)
+        except InputError as error:
+            yield task, error
 
 
-def _tasks(params: MatchTemplateParameters, context: Context) -> tuple[list[_Task], Volume, Path]:
+def _tasks(params: MatchTemplateParameters, context: Context) -> tuple[list[Task], Volume, Path]:
     if params.leopard_yaml:
         if params.micrographs or params.template:
             raise InputError("--leopard-yaml", "names template and micrograph itself", "Leave the other options out.")
@@ -137,13 +126,13 @@ def _tasks(params: MatchTemplateParameters, context: Context) -> tuple[list[_Tas
         name = str(dataset.rows["micrograph_name"][index])
         lens = _lens(dataset, index, params, where)
         stem = context.place_of(name)
-        tasks.append(_Task(name, context.project / name, lens, _settings(params, lens, context), stem, map_files(stem)))
+        tasks.append(Task(name, context.project / name, lens, _settings(params, lens, context), stem, map_files(stem)))
     if not tasks:
         raise InputError(where, "lists no micrographs", "Give a STAR file with at least one.")
     return tasks, _checked(path, template), path
 
 
-def _leopard_task(params: MatchTemplateParameters, context: Context) -> tuple[list[_Task], Volume, Path]:
+def _leopard_task(params: MatchTemplateParameters, context: Context) -> tuple[list[Task], Volume, Path]:
     where = context.project / params.leopard_yaml
     config = read_match_config(where)
     stem = context.directory / config.micrograph.stem
@@ -157,7 +146,7 @@ def _leopard_task(params: MatchTemplateParameters, context: Context) -> tuple[li
     settings = replace(settings_of_leopard(config, where), trimmed=params.robust, padding=params.padding)
     path = context.project / config.template
     name = str(config.micrograph)
-    task = _Task(name, context.project / config.micrograph, lens_of_leopard(config), settings, stem, files)
+    task = Task(name, context.project / config.micrograph, lens_of_leopard(config), settings, stem, files)
     return [task], _checked(path, read_map(path)), path
 
 
@@ -230,7 +219,7 @@ def _angle_list(path: Path) -> torch.Tensor:
     return torch.from_numpy(values)
 
 
-def _write(done: list[tuple[_Task, Matched]], failed: list[Quarantined], template: Path, context: Context) -> Outputs:
+def _write(done: list[tuple[Task, Matched]], failed: list[Quarantined], template: Path, context: Context) -> Outputs:
     results = [results_columns(m, task.lens, task.path, template) for task, m in done]
     joined = Table.concatenate([Table(one) for one in results])
     write_results(context.directory / "results.csv", dict(joined), extra=("p_value",))
@@ -268,7 +257,7 @@ def _write(done: list[tuple[_Task, Matched]], failed: list[Quarantined], templat
     )
 
 
-def _write_summary(done: list[tuple[_Task, Matched]], context: Context) -> None:
+def _write_summary(done: list[tuple[Task, Matched]], context: Context) -> None:
     """What the report needs to draw each micrograph."""
     columns: dict[str, Any] = {
         "micrograph_name": np.array([task.name for task, _ in done], dtype=object),

@@ -77,12 +77,12 @@ class Ranks:
             dist.all_gather_object(items, item, group=self.group)
         return items
 
-    def share(self, item: Any) -> Any:
-        """The first rank's (picklable) item, on every rank."""
+    def share(self, item: Any, name: str = "place") -> Any:
+        """The first rank's (picklable) item, on every rank. name: for ranks at a queue, one for each item shared."""
         if self.meeting is not None:
             if self.is_first:
-                self.meeting.put("shared", item)
-            return self.meeting.get("shared")
+                self.meeting.put(f"shared/{name}", item)
+            return self.meeting.get(f"shared/{name}")
         items = [item]
         if self.size > 1:
             with self._together("handing out"):

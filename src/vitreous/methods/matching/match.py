@@ -147,12 +147,8 @@ def run_search(
 ) -> Statistics:
     """Search all blocks that are left. after_block(progress, number of blocks) may save what there is."""
     if progress is None:
-        size = planned_block(search, memory)
         cut = pilot_cuts(search) if settings.trimmed else None
-        empty = Statistics.empty(
-            search.image.valid_shape, search.maker.box, trim=cut, device=search.image.pixels.device
-        )
-        progress = Progress(empty, 0, size)
+        progress = Progress(new_statistics(search, cut), 0, planned_block(search, memory))
     blocks = search.orientations.blocks(progress.size)
     start, done_before, told = time.monotonic(), progress.statistics.count, False
     for index in range(progress.next_block, len(blocks)):
@@ -165,6 +161,32 @@ def run_search(
             told = True
             _say_rate(search, progress, passed, done_before)
     return progress.statistics
+
+
+def new_statistics(search: Search, cut: Float[Tensor, "y x"] | None = None) -> Statistics:
+    """Before any correlation of a search. cut: of its trimmed moments, where these are kept (`pilot_cuts`)."""
+    device = search.image.pixels.device
+    return Statistics.empty(search.image.valid_shape, search.maker.box, trim=cut, device=device)
+
+
+def search_stretch(search: Search, size: int, stretch: range, cut: Float[Tensor, "y x"] | None = None) -> Statistics:
+    """Statistics of some of a search's blocks of `size` projections alone, to be merged with those of the others.
+
+    With the blocks of one search of the whole, the merged maxima are its own to the last bit.
+    """
+    blocks, statistics = search.orientations.blocks(size), new_statistics(search, cut)
+    for index in stretch:
+        search_block(search.image, search.maker, search.orientations, blocks[index], statistics)
+    return statistics
+
+
+def stretch_of(first: int, total: int, part: int, parts: int) -> range:
+    """Blocks of one of `parts` stretches, alike in length but for one block, of those from `first` to `total`.
+
+    Where there are fewer blocks than parts, some are empty.
+    """
+    left = total - first
+    return range(first + left * part // parts, first + left * (part + 1) // parts)
 
 
 def _say_rate(search: Search, progress: Progress, passed: float, done_before: int) -> None:
@@ -182,7 +204,7 @@ def pilot_cuts(search: Search) -> Float[Tensor, "y x"]:
     The deviation is held below 1.5 times the map's median: a molecule that the sample met has raised it.
     """
     chosen = np.unique(np.linspace(0, len(search.orientations.first) - 1, _PILOT_PROJECTIONS).round().astype(np.int64))
-    statistics = Statistics.empty(search.image.valid_shape, search.maker.box, device=search.image.pixels.device)
+    statistics = new_statistics(search)
     search_block(search.image, search.maker, search.orientations, chosen, statistics)
     mean = correlation_mean(search.image, statistics)
     deviation = (statistics.sum_squares.cpu() / statistics.count - mean.square()).clamp(min=0.0).sqrt()

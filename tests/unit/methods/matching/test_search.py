@@ -12,7 +12,17 @@ from vitreous.core.rotations import angular_distance, euler_to_matrix
 from vitreous.core.search_grid import search_orientations
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.filters import Filters, RadialCurve
-from vitreous.methods.matching.match import MatchSettings, match_micrograph, prepare_search, run_search
+from vitreous.methods.matching.match import (
+    MatchSettings,
+    Progress,
+    match_micrograph,
+    new_statistics,
+    pilot_cuts,
+    prepare_search,
+    run_search,
+    search_stretch,
+    stretch_of,
+)
 from vitreous.methods.matching.peaks import find_peaks
 from vitreous.methods.matching.search import finish
 from vitreous.methods.matching.transfer import Lens, defocus_planes, transfer_planes
@@ -185,11 +195,34 @@ def test_blocks_and_resumed_blocks_are_the_same_bits(molecule, lens, image) -> N
 
     with pytest.raises(Stop):
         run_search(search, settings, memory=0.0, after_block=stop)
-    from vitreous.methods.matching.match import Progress
-
     resumed = run_search(search, settings, progress=Progress(Statistics.from_arrays(stopped[0]), *state[0]))
     for name, value in whole.arrays().items():
         np.testing.assert_array_equal(resumed.arrays()[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_stretches_merge_to_the_whole(trimmed: bool, molecule, lens, image) -> None:  # type: ignore[no-untyped-def]
+    settings = MatchSettings(60.0, 60.0, defocus_min=-200.0, defocus_max=200.0, trimmed=trimmed)
+    search = prepare_search(torch.from_numpy(image), molecule.volume(), lens, settings)
+    cut = pilot_cuts(search) if trimmed else None
+    whole = run_search(search, settings, progress=Progress(new_statistics(search, cut), 0, 5))
+    total = len(search.orientations.blocks(5))
+    for parts in (1, 3, total + 2):  # the last leaves some with nothing to do
+        stretches = [stretch_of(0, total, part, parts) for part in range(parts)]
+        assert [block for stretch in stretches for block in stretch] == list(range(total))
+        merged = new_statistics(search, cut)
+        for stretch in reversed(stretches):
+            merged.merge(Statistics.from_arrays(search_stretch(search, 5, stretch, cut).arrays()))
+        assert torch.equal(merged.maximum, whole.maximum) and torch.equal(merged.best, whole.best)
+        assert merged.count == whole.count
+        torch.testing.assert_close(merged.sum_squares, whole.sum_squares, rtol=1e-12, atol=0)
+        if merged.trimmed is not None and whole.trimmed is not None:
+            assert torch.equal(merged.trimmed.count, whole.trimmed.count)
+            torch.testing.assert_close(merged.trimmed.squares, whole.trimmed.squares, rtol=1e-12, atol=0)
+
+
+def test_what_is_left_is_cut_into_stretches() -> None:
+    assert [stretch_of(4, 11, part, 3) for part in range(3)] == [range(4, 6), range(6, 8), range(8, 11)]
 
 
 def test_planes_hold_the_micrographs_own_defocus() -> None:
