@@ -158,20 +158,10 @@ def _states(
 
 
 def _log_plan(options: Options2D, n_particles: int) -> None:
-    """How much there is to compare: RELION's hidden variable sampling points."""
     sampling = in_plane_sampling(
         options.psi_step, options.offset_range, options.offset_step, oversampling=options.oversampling
     )
-    angles, shifts = len(sampling.rotations), len(sampling.shifts)
-    log.info(
-        "%d particles; %d classes x %d angles x %d shifts = %d samples each, the likely ones %d times finer",
-        n_particles,
-        options.n_classes,
-        angles,
-        shifts,
-        options.n_classes * angles * shifts,
-        sampling.orientation_children * sampling.shift_children,
-    )
+    log.info("%d particles; %s", n_particles, sampling.in_words(options.n_classes, "angles"))
 
 
 def _read(params: Class2DParameters, context: Context) -> tuple[Dataset, ParticleSet]:

@@ -260,17 +260,7 @@ def _log_plan(options: Options3D, n_particles: int) -> None:
         log.info("%d particles, searched within %.1f deg of their poses", n_particles, 3 * options.sigma_angle)
         return
     sampling, _ = global_sampling(options)
-    orientations, shifts = len(sampling.rotations), len(sampling.shifts)
-    finer = sampling.orientation_children * sampling.shift_children
-    log.info(
-        "%d particles; %d classes x %d orientations x %d shifts = %d samples each, the likely ones %d times finer",
-        n_particles,
-        options.n_classes,
-        orientations,
-        shifts,
-        options.n_classes * orientations * shifts,
-        finer,
-    )
+    log.info("%d particles; %s", n_particles, sampling.in_words(options.n_classes))
 
 
 def _log(state: Classification3D, particles: ParticleSet, left: str) -> None:

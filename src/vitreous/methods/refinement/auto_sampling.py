@@ -31,7 +31,8 @@ from vitreous.methods.refinement.local_search import LOCAL_CHUNK, local_searches
 from vitreous.methods.refinement.orientation_priors import nearby
 from vitreous.methods.refinement.sampling import Sampling, shift_grid
 
-# A step below this share of the accuracy is fine enough; patience in iterations; share by which changes must shrink.
+# A step below this share of the accuracy is fine enough, below the other it is where resolution is not gained any more;
+# patience in iterations; share by which changes must shrink.
 _ACCURACY_SHARE = 0.75
 _ABOUT_THE_ACCURACY = 1.5
 _PATIENCE = 1

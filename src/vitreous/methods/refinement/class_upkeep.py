@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -49,7 +50,7 @@ def donors(distribution: Float[Tensor, "k"]) -> dict[int, int]:
 
 
 def revive_classes(
-    references: Float[Tensor, "k box box"], distribution: Float[Tensor, "k"], generator: torch.Generator
+    references: Float[Tensor, "k box box"], donor_of: Mapping[int, int], generator: torch.Generator
 ) -> Float[Tensor, "k box box"]:
     """Give classes that lost their particles another chance: each becomes a disturbed copy of a large class.
 
@@ -59,7 +60,7 @@ def revive_classes(
     box = references.shape[-1]
     out = references.clone()
     smooth = lowpass((box, box), 1.0, box / 6.0).to(torch.float32)
-    for dead, donor in donors(distribution).items():
+    for dead, donor in donor_of.items():
         field = to_real(to_fourier(torch.randn(box, box, generator=generator)) * smooth, (box, box))
         out[dead] = references[donor] * (1.0 + 0.33 * field / field.std())
     return out

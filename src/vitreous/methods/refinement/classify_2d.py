@@ -225,9 +225,10 @@ def renew(
         references, poses = shift_images(references, -centres), follow_centres(poses, centres)
         kept = [shifted(one, -centre) for one, centre in zip(kept, centres, strict=True)] if keep_sums else kept
     if state.iteration <= options.revive_until * options.iterations:
-        references = revive_classes(references, state.distribution, iteration_generator(options.seed, -state.iteration))
+        donor_of = donors(state.distribution)
+        references = revive_classes(references, donor_of, iteration_generator(options.seed, -state.iteration))
         if keep_sums:
-            kept, distribution = shared_with_copies(kept, state.distribution, donors(state.distribution))
+            kept, distribution = shared_with_copies(kept, state.distribution, donor_of)
             state = replace(state, distribution=distribution)
     seen = particles.with_scale(state.scale)
     data_vs_prior = torch.stack([one.data_vs_prior for one in solved])

@@ -158,8 +158,7 @@ class Expectation:
         )
         self._row_prior = prior.log_prior.reshape(-1).to(torch.float32)
         self._coarse_rows: DenseRows | None = None
-        self._local_rows: Tensor | None = None
-        self._level_rows: dict[int, Tensor] = {}
+        self._kept_rows: dict[tuple[int, int], Tensor] = {}
 
     def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
         """Posteriors of these particles, which stand at `poses` (of all particles) now."""
@@ -177,6 +176,10 @@ class Expectation:
                 continue
             start += size
             yield from self._weigh_all(chosen, images, selection, poses)
+
+    @property
+    def _n_rows(self) -> int:
+        return self.references.n_classes * len(self.sampling.rotations)
 
     def _batch_size(self) -> int:
         box, m = self.particles.box, len(self.coefficients)
@@ -255,12 +258,10 @@ class Expectation:
         Each row is projected once for all batches, or for each of them where all rows do not fit in memory.
         """
         phases, precision = self.coarse.phases[:, : self._n_coarse], self.settings.low_precision
-        n_rows = self.references.n_classes * len(self.sampling.rotations)
-        if n_rows * self._n_coarse * 8 < self.settings.memory // 4:
-            if self._local_rows is None:
-                self._local_rows = self._slices(np.arange(n_rows), self.sampling.rotations, 1, self._n_coarse)
+        everything = self._all_rows(self.sampling.rotations, 1, self._n_coarse)
+        if everything is not None:
             pairs = images, rows
-            return compare_all_shifts(low, self._local_rows, phases, *pairs, low_precision=precision).cpu().numpy()
+            return compare_all_shifts(low, everything, phases, *pairs, low_precision=precision).cpu().numpy()
         gains = np.empty((len(rows), len(phases)), np.float32)
         unique, compact = np.unique(rows, return_inverse=True)
         order = np.argsort(compact, kind="stable")
@@ -278,11 +279,10 @@ class Expectation:
     def _parts(self, level: Level, counts: NDArray[np.int64], pairs: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         """Runs of images whose samples at this level fit in memory together."""
         n, m = len(counts), len(self.coefficients)
-        n_rows = self.references.n_classes * len(self.sampling.rotations)
         # a sample: 16 in its list, then each child's logit and what is kept of it; a row: projection, sum and weight,
         # and the copies with which they are inserted
         size = (16 + 24 * level.orientation_children * level.shift_children) * np.cumsum(counts)
-        size = size + 32 * m * level.orientation_children * np.minimum(np.cumsum(pairs), n_rows)
+        size = size + 32 * m * level.orientation_children * np.minimum(np.cumsum(pairs), self._n_rows)
         before = np.concatenate([[0], size])
         first = 0
         while first < n:
@@ -330,7 +330,7 @@ class Expectation:
 
     def _all_coarse_rows(self) -> DenseRows:
         if self._coarse_rows is None:
-            everything = np.arange(self.references.n_classes * len(self.sampling.rotations))
+            everything = np.arange(self._n_rows)
             self._coarse_rows = prepare_rows(self._slices(everything, self.sampling.rotations, 1, self._n_coarse))
         return self._coarse_rows
 
@@ -339,13 +339,19 @@ class Expectation:
     ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
         """References at the children of coarse rows; the coarse row of each; where each of `rows` stands."""
         a, m = level.orientation_children, len(self.coefficients)
-        n_rows = self.references.n_classes * len(self.sampling.rotations)
-        if self.prior.candidates is None and n_rows * a * m * 8 < self.settings.memory // 4:
-            if a not in self._level_rows:
-                self._level_rows[a] = self._slices(np.arange(n_rows), level.rotations, a, m)
-            return self._level_rows[a], np.arange(n_rows), rows
+        everything = self._all_rows(level.rotations, a, m) if self.prior.candidates is None else None
+        if everything is not None:
+            return everything, np.arange(self._n_rows), rows
         unique, compact = np.unique(rows, return_inverse=True)
         return self._slices(unique, level.rotations, a, m), unique, compact.astype(np.int64)
+
+    def _all_rows(self, rotations: Tensor, children: int, m: int) -> Complex[Tensor, "rows m"] | None:
+        """Slices at the children of all rows, kept for all batches; None where they would take too much memory."""
+        if self._n_rows * children * m * 8 >= self.settings.memory // 4:
+            return None
+        if (children, m) not in self._kept_rows:
+            self._kept_rows[children, m] = self._slices(np.arange(self._n_rows), rotations, children, m)
+        return self._kept_rows[children, m]
 
     def _slices(self, rows: NDArray[np.int64], rotations: Tensor, children: int, m: int) -> Complex[Tensor, "rows m"]:
         """Slices at the children of rows (class * R + coarse rotation), rising."""

@@ -37,6 +37,15 @@ class Sampling:
         """Fine shifts for each coarse one."""
         return self.fine_shifts.shape[0] // self.shifts.shape[0]
 
+    def in_words(self, n_classes: int, rotations: str = "orientations") -> str:
+        """How much there is to compare, RELION's hidden variable sampling points; rotations: what they are called."""
+        r, t = len(self.rotations), len(self.shifts)
+        finer = self.orientation_children * self.shift_children
+        return (
+            f"{n_classes} classes x {r} {rotations} x {t} shifts = {n_classes * r * t} samples each, "
+            f"the likely ones {finer} times finer"
+        )
+
     def coarse_shell(self, box: int, pixel_size: float, diameter: float) -> int:
         """Shell (Fourier pixels) beyond which the coarse step is too wide to be worth comparing.
 
