@@ -78,5 +78,5 @@ def test_shares_of_directions(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     path = _write(tmp_path, _noise("optics_group", 1.0))
     (tmp_path / "run_it002_model.star").unlink()
-    with pytest.raises(InputError, match="run_it002_model[.]star, which is not there"):
+    with pytest.raises(InputError, match=r"run_it002_model\.star, which is not there"):
         read_run(path, tmp_path)
