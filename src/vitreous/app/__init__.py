@@ -1,7 +1,12 @@
 """The programs: command line, reports, pictures."""
 
+import gc
 import os
 
 # Threads that wait for work sleep: spinning ones take the cores from those that have work, here and in other
 # programs. It must be said before the OpenMP library is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Importing torch, numba and matplotlib makes half a million objects, none of them garbage; at Python's usual 700
+# new ones a collection, a quarter of a program's start went into looking them over.
+gc.set_threshold(200_000)

@@ -37,13 +37,10 @@ def soft_sphere(
 
 def mask_images(
     images: Float[Tensor, "*batch box box"],
-    radius: float,
-    *,
-    edge: float = 5.0,
+    mask: Float[Tensor, "box box"],
     fill: Float[Tensor, "*batch box box"] | None = None,
 ) -> Float[Tensor, "*batch box box"]:
-    """Replace what is outside a soft circle by each image's own mean there, plus `fill` where it is given."""
-    mask = soft_sphere(images.shape[-1], radius, edge=edge, device=images.device, dtype=images.dtype)
+    """Replace what is outside a mask (1 within, 0 without) by each image's own mean there, plus `fill` if given."""
     outside = 1.0 - mask
     level = (images * outside).sum((-2, -1), keepdim=True) / outside.sum().clamp(min=1e-6)
     return images * mask + (level if fill is None else level + fill) * outside

@@ -23,7 +23,8 @@ _NO_LIMIT = -91.0  # RELION's rlnTiltAngleLimit where there is none
 class SavedModel:
     """One _model.star. Curves (by class and shell) and noise (by optics group) are powers of unnormalised transforms.
 
-    scale: of each group of particles, by its name.
+    scale: of each group of particles, by its name; directions: shares of the particles by class and direction, None
+    where the run kept none.
     """
 
     general: dict[str, Any]
@@ -36,6 +37,7 @@ class SavedModel:
     tau2: Float[np.ndarray, "k shells"]
     noise: Float[np.ndarray, "optics shells"]
     scale: dict[str, float]
+    directions: Float[np.ndarray, "k pixels"] | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,16 @@ class SavedRun:
     def pixel_size(self) -> float:
         """Pixel size of the references in A."""
         return float(self.models[0].general["rlnPixelSize"])
+
+
+def is_optimiser(name: str) -> bool:
+    """Whether a file name is that of an optimiser file."""
+    return name.endswith("_optimiser.star")
+
+
+def data_of_optimiser(path: Path, project: Path) -> str:
+    """The particle STAR file that an optimiser file names, as read_particles takes it."""
+    return str(find_file(_single(path, "optimiser_general"), "rlnExperimentalDataStarFile", path, project))
 
 
 def read_run(path: Path, project: Path) -> SavedRun:
@@ -140,13 +152,21 @@ def _read_model(path: Path, dataset: Dataset) -> SavedModel:
         dict(zip(groups["group_name"].astype(str), groups["rlnGroupScaleCorrection"].astype(float), strict=True))
         if "group_name" in groups
         else {},
+        _directions(tables, classes.n_rows),
     )
+
+
+def _directions(tables: dict[str, Table], n_classes: int) -> NDArray[np.float64] | None:
+    found = [tables.get(f"model_pdf_orient_class_{k}") for k in range(1, n_classes + 1)]
+    shares = [np.asarray(one["rlnOrientationDistribution"], np.float64) for one in found if one is not None]
+    return np.stack(shares) if len(shares) == n_classes else None
 
 
 def _noise(path: Path, tables: dict[str, Table], dataset: Dataset) -> NDArray[np.float64]:
     """Noise by row of the optics table.
 
-    RELION 4 and we keep it by optics group; RELION 3.1 by group of particles: the mean of an optics group's is taken.
+    RELION 4 and we keep it by optics group; RELION 3.1 by group of particles: the mean over an optics group's particles
+    is taken.
     """
     n_optics = dataset.optics.n_rows
     found = {
@@ -160,12 +180,20 @@ def _noise(path: Path, tables: dict[str, Table], dataset: Dataset) -> NDArray[np
     by_group = {number: curve for (optics, number), curve in found.items() if optics is None}
     if not by_group:
         raise InputError(path, "holds no noise spectra", "Give the _model.star of a refinement.")
-    overall = np.mean(list(by_group.values()), axis=0)
+    groups = tables["model_groups"]
+    sizes = dict(zip(groups["group_number"], groups["rlnGroupNrParticles"], strict=True))
+    overall = _mean_noise(by_group, sizes)
     if "group_number" not in dataset.rows:
         return np.tile(overall, (n_optics, 1))
     numbers = np.asarray(dataset.rows["group_number"], dtype=np.int64)
     curves = []
     for group in dataset.optics["optics_group"]:
-        mine = [by_group[int(n)] for n in numbers[dataset.rows["optics_group"] == group] if int(n) in by_group]
-        curves.append(np.mean(mine, axis=0) if mine else overall)
+        theirs, counts = np.unique(numbers[dataset.rows["optics_group"] == group], return_counts=True)
+        known = {int(number): int(n) for number, n in zip(theirs, counts, strict=True) if int(number) in by_group}
+        curves.append(_mean_noise(by_group, known) if known else overall)
     return np.stack(curves)
+
+
+def _mean_noise(by_group: dict[int, NDArray[np.float64]], sizes: dict[int, int]) -> NDArray[np.float64]:
+    """Mean of the groups' curves over `sizes` particles of each."""
+    return np.average([by_group[number] for number in sizes], axis=0, weights=list(sizes.values()))

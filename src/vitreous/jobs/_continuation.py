@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vitreous.core.errors import InputError
 from vitreous.core.fsc import resolution_shell
@@ -16,6 +19,7 @@ from vitreous.io.mrc import read_image, read_map
 from vitreous.io.refinement_reading import SavedModel, SavedRun, option_values, place_of, read_run
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, HalfModel, Schedule
 from vitreous.methods.refinement.classify_2d import Classification
+from vitreous.methods.refinement.classify_3d_state import Changes, Classification3D, Options3D
 from vitreous.methods.refinement.dataset import poses_of, scale_groups_of
 from vitreous.methods.refinement.initial_reference import fit_reference
 from vitreous.methods.refinement.particles import ParticleSet
@@ -83,6 +87,42 @@ def classification(optimiser: Path, project: Path, particles: ParticleSet, n_cla
     )
 
 
+def classification_3d(optimiser: Path, project: Path, particles: ParticleSet, options: Options3D) -> Classification3D:
+    """The state of a 3D classification after an iteration. The particles are those of the run's data file."""
+    run = read_run(optimiser, project)
+    _check(optimiser, run, particles)
+    model, pixel_size = run.models[0], run.pixel_size
+    if int(model.general["rlnReferenceDimensionality"]) != 3:
+        raise InputError(optimiser, "is of 2D classes", "Give the optimiser file of a 3D classification.")
+    if len(run.models) != 1 or run.iteration < 1:
+        what = "is of a refinement in halves, or of no iteration yet"
+        raise InputError(optimiser, what, "Give the run_itNNN_optimiser.star of a 3D classification.")
+    densities = [_reference(name, optimiser, project, run, particles) for name in model.references]
+    directions = torch.zeros(options.n_classes, 0, dtype=torch.float64)
+    # of symmetric groups RELION lists a part of the directions, and not the part that we search
+    if options.align and model.directions is not None and model.directions.shape[1] == 12 * 4**options.healpix_order:
+        directions = torch.from_numpy(model.directions * len(run.dataset))
+    sureness = np.asarray(run.dataset.rows["max_probability"], dtype=np.float64)
+    changes = [float(run.optimiser[f"rlnChangesOptimal{what}"]) for what in ("Classes", "Orientations", "Offsets")]
+    return Classification3D(
+        iteration=run.iteration,
+        poses=replace(poses_of(run.dataset, pixel_size), max_probability=sureness),
+        densities=torch.stack(densities),
+        noise=_noise(model),
+        sigma_offset=float(model.general["rlnSigmaOffsetsAngst"]) / pixel_size,
+        distribution=torch.from_numpy(model.distribution),
+        directions=directions,
+        data_vs_prior=torch.from_numpy(model.ssnr),
+        tau2=torch.from_numpy(model.tau2),
+        sigma2=torch.from_numpy(model.sigma2),
+        max_shell=_max_shell(model),
+        shell=_shell(model, pixel_size),
+        alike=False,
+        changes=Changes(changes[0], changes[1], changes[2] / pixel_size),
+        log_likelihood=float(model.general["rlnLogLikelihood"]),
+    )
+
+
 def auto_refine_state(
     optimiser: Path, project: Path, particles: ParticleSet, options: AutoRefineOptions
 ) -> AutoRefineState:
@@ -129,11 +169,9 @@ def _half(
     particles: ParticleSet,
     options: AutoRefineOptions,
 ) -> HalfModel:
-    given = read_map(place_of(model.references[0], optimiser, project))
-    density = fit_reference(Volume(given.density, run.pixel_size), particles.box, particles.pixel_size)
     scale = _scale(run, model) if options.scale_correction else np.zeros(0)
     return HalfModel(
-        density=density,
+        density=_reference(model.references[0], optimiser, project, run, particles),
         noise=_noise(model),
         sigma_offset=float(model.general["rlnSigmaOffsetsAngst"]) / run.pixel_size,
         tau2=torch.from_numpy(model.tau2[0]),
@@ -141,6 +179,14 @@ def _half(
         directions=torch.zeros(0, dtype=torch.float64),
         scale=torch.from_numpy(scale),
     )
+
+
+def _reference(
+    name: str, optimiser: Path, project: Path, run: SavedRun, particles: ParticleSet
+) -> Float[Tensor, "box box box"]:
+    """A map of the run in the particles' box."""
+    given = read_map(place_of(name, optimiser, project))
+    return fit_reference(Volume(given.density, run.pixel_size), particles.box, particles.pixel_size)
 
 
 def _schedule(run: SavedRun, particles: ParticleSet) -> Schedule:

@@ -15,13 +15,14 @@ from vitreous.core.errors import InputError
 from vitreous.core.symmetry import canonical_name
 from vitreous.data.dataset import Dataset
 from vitreous.data.volume import Volume
-from vitreous.io.classification_state import data_of_optimiser, is_optimiser
 from vitreous.io.half_maps import read_matching_mask
 from vitreous.io.mrc import read_map
 from vitreous.io.refinement_files import iteration_root
+from vitreous.io.refinement_reading import data_of_optimiser, is_optimiser
 from vitreous.io.relion import read_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
-from vitreous.jobs._class3d_files import read_state, write_state
+from vitreous.jobs._class3d_files import write_state
+from vitreous.jobs._continuation import classification_3d
 from vitreous.jobs._model_file import resolution_of_shell, ssnr_resolution
 from vitreous.jobs._particles import ComparisonParameters, mask_diameter, read_particles
 from vitreous.methods.refinement.classify_3d import classify_3d
@@ -118,7 +119,7 @@ class Class3D(Job):
     def run(self, params: Any, context: Context) -> Outputs:
         """Write run_itNNN_{data,model,optimiser,sampling}.star and a map a class after every iteration."""
         given = context.project / params.input
-        star = data_of_optimiser(given) if is_optimiser(params.input) else params.input
+        star = data_of_optimiser(given, context.project) if is_optimiser(params.input) else params.input
         dataset, particles = read_particles(
             star,
             context,
@@ -133,7 +134,7 @@ class Class3D(Job):
         checkpoint = context.directory / "checkpoint.npz"
         resume = _resume(checkpoint, particles, options) if context.resume else None
         if resume is None and is_optimiser(params.input):
-            resume = read_state(given, dataset, particles, options, context)
+            resume = classification_3d(given, context.project, particles, options)
         if resume is not None:
             log.info("going on after iteration %d", resume.iteration)
         _log_plan(options, len(particles))

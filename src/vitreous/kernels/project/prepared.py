@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from vitreous.core.fourier import Ndim, to_fourier
+from vitreous.core.fourier import Ndim
+from vitreous.core.padded_fourier import to_oversampled
 
 
 class _Sampled(Protocol):
@@ -125,19 +126,7 @@ def _oversampled(values: Tensor, ndim: Ndim, padding: int, max_radius: int, dtyp
     box = int(values.shape[-1])
     padded = box * padding
     corrected = values.to(dtype) / interpolation_envelope(box, padding, ndim, device=values.device, dtype=dtype)
-    before = padded // 2 - box // 2
-    after = padded - box - before
-    full_ft = to_fourier(torch.nn.functional.pad(corrected, [before, after] * ndim), ndim)
-    size, half = storage_size(padding, max_radius)
-    centred = torch.arange(size, device=values.device) - size // 2
-    known = centred.abs() <= padded // 2  # with no padding the neighbour beyond Nyquist does not exist: zero
-    out = full_ft
-    for dim in range(1, ndim):
-        shape = [1] * (ndim + 1)
-        shape[dim] = size
-        out = out.index_select(dim, centred.remainder(padded)) * known.reshape(shape)
-    stored = min(half, padded // 2 + 1)
-    return torch.nn.functional.pad(out[..., :stored], [0, half - stored]).contiguous()
+    return to_oversampled(corrected, padded, *storage_size(padding, max_radius), ndim)
 
 
 def inside_radius(prepared: _Sampled, coordinates: Float[Tensor, "m 2"]) -> Tensor:

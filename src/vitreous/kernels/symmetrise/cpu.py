@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitreous.kernels.backproject import VolumeAccumulator
+from vitreous.kernels.threads import in_threads
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
@@ -61,42 +62,55 @@ def turned(accumulator: VolumeAccumulator, rotation: Float[Tensor, "3 3"]) -> tu
     return data, weight
 
 
-@numba.njit(parallel=True, fastmath=True, cache=True, boundscheck=False)
-def _permuted_sum(data, weight, centre, limit2, rotations, out_data, out_weight):  # type: ignore[no-untyped-def]
-    """Sums of data (z, y, x, 2) and weight over integer rotations (r, 3, 3) of the grid point (x, y, z)."""
-    for iz in numba.prange(data.shape[0]):
-        z = iz - centre
-        for iy in range(data.shape[1]):
-            y = iy - centre
-            for ix in range(data.shape[2]):
-                if ix * ix + y * y + z * z > limit2:
-                    continue
-                re, im, total = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-                for r in range(rotations.shape[0]):
-                    px = rotations[r, 0, 0] * ix + rotations[r, 0, 1] * y + rotations[r, 0, 2] * z
-                    sign = -1 if px < 0 else 1
-                    px = px * sign
-                    py = (rotations[r, 1, 0] * ix + rotations[r, 1, 1] * y + rotations[r, 1, 2] * z) * sign + centre
-                    pz = (rotations[r, 2, 0] * ix + rotations[r, 2, 1] * y + rotations[r, 2, 2] * z) * sign + centre
-                    re += data[pz, py, px, 0]
-                    im += data[pz, py, px, 1] * np.float32(sign)
-                    total += weight[pz, py, px]
-                out_data[iz, iy, ix, 0] = re
-                out_data[iz, iy, ix, 1] = im
-                out_weight[iz, iy, ix] = total
+_BLOCK = 16  # points a side of what is done at once: rows that others read as columns stay in the cache
 
 
 def permuted_sum(accumulator: VolumeAccumulator, rotations: Float[Tensor, "r 3 3"]) -> tuple[Tensor, Tensor]:
     """data and weight summed over rotations that permute axes with signs; 0 two points beyond the radius."""
     data, weight = torch.zeros_like(accumulator.data), torch.zeros_like(accumulator.weight)
     limit = accumulator.padding * accumulator.max_radius + 2  # what trilinear reading may touch
-    _permuted_sum(
-        torch.view_as_real(accumulator.data.contiguous()).numpy(),
-        accumulator.weight.contiguous().numpy(),
-        accumulator.centre,
-        limit**2,
-        rotations.round().to(torch.int64).numpy(),
-        torch.view_as_real(data).numpy(),
-        weight.numpy(),
-    )
+    turns = rotations.round().to(torch.int64).numpy()
+    given = torch.view_as_real(accumulator.data.contiguous()).numpy(), accumulator.weight.contiguous().numpy()
+    target = torch.view_as_real(data).numpy(), weight.numpy()
+
+    def work(part: slice) -> None:
+        _permuted_sum(given, (part.start, part.stop), accumulator.centre, limit, turns, target)
+
+    in_threads(work, len(data))
     return data, weight
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True, boundscheck=False)
+def _permuted_sum(given, planes, centre, limit, rotations, out):  # type: ignore[no-untyped-def]
+    """Sums over integer rotations (r, 3, 3) of the grid point (x, y, z), block after block."""
+    size, half = out[1].shape[1], out[1].shape[2]
+    for z0 in range(planes[0], planes[1], _BLOCK):
+        for y0 in range(0, size, _BLOCK):
+            for x0 in range(0, half, _BLOCK):
+                for iz in range(z0, min(z0 + _BLOCK, planes[1])):
+                    for iy in range(y0, min(y0 + _BLOCK, size)):
+                        left = limit * limit - (iz - centre) ** 2 - (iy - centre) ** 2
+                        end = 0 if left < 0 else min(min(x0 + _BLOCK, half), int(np.sqrt(left)) + 1)
+                        for r in range(rotations.shape[0]):
+                            _add_turned(given, rotations[r], (iz, iy, x0, end), centre, out)
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True, boundscheck=False)
+def _add_turned(given, rotation, piece, centre, out):  # type: ignore[no-untyped-def]
+    """Add to a piece of a row what stands at its turned points: a straight line of steps through the volume.
+
+    Points of x < 0 are read, conjugate, at the opposite one. On the plane x = 0, which is Hermitian, either will do.
+    """
+    data, weight = given
+    iz, iy, first, end = piece
+    y, z = iy - centre, iz - centre
+    sign = -1 if rotation[0, 0] + rotation[0, 1] * y + rotation[0, 2] * z < 0 else 1
+    px = sign * (rotation[0, 1] * y + rotation[0, 2] * z)
+    py = sign * (rotation[1, 1] * y + rotation[1, 2] * z) + centre
+    pz = sign * (rotation[2, 1] * y + rotation[2, 2] * z) + centre
+    dx, dy, dz = sign * rotation[0, 0], sign * rotation[1, 0], sign * rotation[2, 0]
+    for x in range(first, end):
+        sx, sy, sz = px + x * dx, py + x * dy, pz + x * dz
+        out[0][iz, iy, x, 0] += data[sz, sy, sx, 0]
+        out[0][iz, iy, x, 1] += sign * data[sz, sy, sx, 1]
+        out[1][iz, iy, x] += weight[sz, sy, sx]

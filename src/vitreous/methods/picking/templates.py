@@ -76,7 +76,8 @@ def templates_of_images(
 
     Raises ValueError for an odd or non-square box, or where an image is constant.
     """
-    masked = mask_images(images.to(torch.float32), 0.5 * diameter / pixel_size)
+    mask = soft_sphere(images.shape[-1], 0.5 * diameter / pixel_size, device=images.device)
+    masked = mask_images(images.to(torch.float32), mask)
     masked = masked - masked[:, :1, :1]  # the level that the mask leaves outside
     if bool((masked.flatten(1).std(1) == 0).any()):
         raise ValueError("one of the templates is empty")

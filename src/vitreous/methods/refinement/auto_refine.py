@@ -134,14 +134,16 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
     generator = _generator(options.seed, iteration)
     schedule = advance(state, options) if state.iteration else state.schedule
     max_shell = particles.box // 2 if schedule.final else _next_max_shell(state, particles.box, options)
-    rotation_accuracy, offset_accuracy = _accuracies(particles, state, max_shell, options, generator)
     shifted = perturbations(schedule, options, generator)
-    halves, sums, log_likelihood = [], [], 0.0
+    halves, sums, accuracy, log_likelihood = [], [], [], 0.0
     poses = state.poses
     for number, half in enumerate(state.halves, 1):
         mine = np.flatnonzero(state.half_sets == number)
+        seen = particles.with_scale(half.scale.numpy())
+        references = Maps([half.density.to(options.device)], max_shell, options.padding)
+        accuracy.append(accuracies(seen, mine, state.poses, references, half.noise, max_shell, generator))
         new_poses, renewed, half_sums, statistics = _half_pass(
-            particles, mine, state.poses, half, schedule, max_shell, shifted, options
+            seen, mine, state.poses, half, references, schedule, max_shell, shifted, options
         )
         poses = poses.put(mine, new_poses.take(mine))
         halves.append(renewed)
@@ -170,8 +172,8 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         shell=shell,
         rotation_change=rotation_change,
         offset_change=offset_change,
-        rotation_accuracy=rotation_accuracy,
-        offset_accuracy=offset_accuracy,
+        rotation_accuracy=max(angle for angle, _ in accuracy),  # the worse half's
+        offset_accuracy=max(offset for _, offset in accuracy),
         log_likelihood=log_likelihood,
         high_fsc_at_limit=bool(gold.curve[max_shell - 1] > 0.2),
         half_maps=gold.unfiltered,
@@ -184,6 +186,7 @@ def _half_pass(
     mine: NDArray[np.int64],
     poses: Poses,
     half: HalfModel,
+    references: Maps,
     schedule: Schedule,
     max_shell: int,
     shifted: tuple[Tensor, tuple[float, float]],
@@ -193,11 +196,9 @@ def _half_pass(
 
     The sums come completed, so that those of only one half are ever held twice.
     """
-    references = Maps([half.density.to(options.device)], max_shell, options.padding)
     sums = MapSums(1, particles.box, max_shell, options.padding, options.device)
     total = Statistics.empty(particles.n_groups, particles.box, 1, 1)
     new_poses, directions = poses, half.directions
-    particles = particles.with_scale(half.scale.numpy())
     known = scale_shell(half.tau2 / half.sigma2.clamp(min=1e-300)) if bool(half.sigma2.any()) else max_shell
     is_first = not bool(half.sigma2.any())
     most = options.first_samples if is_first and not options.absolute_grey else 2**62
@@ -269,23 +270,6 @@ def _next_max_shell(state: AutoRefineState, box: int, options: AutoRefineOptions
     sure = state.average_max_probability > _SURE and state.high_fsc_at_limit
     leap = max(options.incr_size, round(0.25 * box / 2)) if sure else options.incr_size
     return min(box // 2, state.shell + leap)
-
-
-def _accuracies(
-    particles: ParticleSet,
-    state: AutoRefineState,
-    max_shell: int,
-    options: AutoRefineOptions,
-    generator: torch.Generator,
-) -> tuple[float, float]:
-    """The worse of the two halves' accuracies of angles (degrees) and offsets (pixels)."""
-    found = []
-    for number, half in enumerate(state.halves, 1):
-        references = Maps([half.density.to(options.device)], max_shell, options.padding)
-        mine = np.flatnonzero(state.half_sets == number)
-        seen = particles.with_scale(half.scale.numpy())
-        found.append(accuracies(seen, mine, state.poses, references, half.noise, max_shell, generator))
-    return max(a for a, _ in found), max(b for _, b in found)
 
 
 def _mask_radius(particles: ParticleSet, options: AutoRefineOptions) -> float:

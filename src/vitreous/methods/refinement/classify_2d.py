@@ -14,8 +14,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.core.fourier import lowpass, shift_images, to_fourier, to_real
-from vitreous.core.masks import mask_images, soft_sphere
+from vitreous.core.fourier import lowpass, shift_images, to_real
+from vitreous.core.masks import soft_sphere
 from vitreous.kernels.backproject import ImageAccumulator
 from vitreous.methods.refinement.class_average import average
 from vitreous.methods.refinement.class_upkeep import centres_of, donors, follow_centres, revive_classes
@@ -24,7 +24,7 @@ from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.group_scale import renewed_scale, scale_shell
 from vitreous.methods.refinement.maximisation import AverageSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
-from vitreous.methods.refinement.preprocess import NoiseModel, load_images
+from vitreous.methods.refinement.preprocess import NoiseModel, place_images
 from vitreous.methods.refinement.references import ClassAverages
 from vitreous.methods.refinement.running_sums import shared_with_copies, shifted
 from vitreous.methods.refinement.sampling import in_plane_sampling
@@ -268,8 +268,8 @@ def _random_averages(
     data = torch.zeros(k, len(everything), dtype=torch.complex64)
     weight = torch.zeros(k, len(everything))
     for indices in np.array_split(np.arange(n), max(1, n // 250)):
-        images, _ = load_images(particles, indices, poses, torch.device("cpu"))
-        packed = everything.gather(to_fourier(mask_images(images, radius)))
+        _, masked, _ = place_images(particles, indices, poses, radius, torch.device("cpu"))
+        packed = everything.gather(torch.fft.rfft2(masked))
         ctf = particles.ctf(indices, everything)
         mine = classes[torch.from_numpy(indices)]
         data.index_add_(0, mine, packed * particles.data_weight(indices, everything, ctf))

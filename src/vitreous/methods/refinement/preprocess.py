@@ -7,13 +7,14 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.fourier import from_shells, to_fourier, to_real
-from vitreous.core.masks import mask_images
+from vitreous.core.masks import soft_sphere
 from vitreous.kernels.compare import WhitenedImages
+from vitreous.kernels.place import place
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 
@@ -102,27 +103,25 @@ def _white_fields(box: int) -> Tensor:
     return to_fourier(torch.randn(_FIELDS, box, box, generator=torch.Generator().manual_seed(1)))
 
 
-def shift_whole_pixels(images: Float[Tensor, "n box box"], shifts: Int[Tensor, "n 2"]) -> Float[Tensor, "n box box"]:
-    """Move images periodically by whole pixels (y, x)."""
-    n, box = images.shape[0], images.shape[-1]
-    axis = torch.arange(box, device=images.device)
-    y = (axis - shifts[:, 0, None]) % box
-    x = (axis - shifts[:, 1, None]) % box
-    return images[torch.arange(n, device=images.device)[:, None, None], y[:, :, None], x[:, None, :]]
+def place_images(
+    particles: ParticleSet,
+    indices: NDArray[np.int64],
+    poses: Poses,
+    mask_radius: float,
+    device: torch.device,
+    fill: Float[Tensor, "n box box"] | None = None,
+) -> tuple[Float[Tensor, "n box box"], Float[Tensor, "n box box"], NDArray[np.float64]]:
+    """Images with norm correction at their present origin, whole and masked (see `place`); and that rounded origin.
 
-
-def load_images(
-    particles: ParticleSet, indices: NDArray[np.int64], poses: Poses, device: torch.device
-) -> tuple[Float[Tensor, "n box box"], NDArray[np.float64]]:
-    """Images with norm correction and their present origin, rounded to whole pixels; and that rounded origin.
-
-    Whole pixels keep the noise as it is (no interpolation); the fraction is searched for again.
+    The origin is rounded to whole pixels, which keeps the noise as it is (no interpolation); the fraction is searched
+    for again.
     """
     mine = poses.take(indices)
     images = particles.images[indices].to(device)
     scale = torch.from_numpy(poses.norm.mean() / mine.norm).to(device, torch.float32)
     centres = np.round(mine.origins)
-    return shift_whole_pixels(images * scale[:, None, None], torch.from_numpy(centres).to(device, torch.int64)), centres
+    mask = soft_sphere(particles.box, mask_radius, device=device)
+    return *place(images, scale, torch.from_numpy(centres).to(device, torch.int64), mask, fill), centres
 
 
 def prepare(
@@ -142,12 +141,12 @@ def prepare(
     zero_mask False: outside the mask stands noise like the group's, not nothing. compared_shell: shells beyond it have
     no weight in comparisons (0: all have).
     """
-    images, centres = load_images(particles, indices, poses, device)
     fill = None if zero_mask else noise_images(noise, particles.optics_group[indices], indices, particles.box)
+    images, masked, centres = place_images(particles, indices, poses, mask_radius, device, fill)
     everything = Coefficients.within(particles.box, particles.box // 2)
     m = len(coefficients)
-    masked_ft = everything.gather(to_fourier(mask_images(images, mask_radius, fill=fill)))
-    unmasked_ft = coefficients.gather(to_fourier(images))
+    masked_ft = everything.gather(torch.fft.rfft2(masked))
+    unmasked_ft = coefficients.gather(torch.fft.rfft2(images))
     ctf = particles.ctf(indices, coefficients)
     weight = particles.data_weight(indices, coefficients, ctf).to(device)
     sigma2 = noise.sigma2[torch.from_numpy(particles.optics_group[indices])].to(device)

@@ -13,14 +13,17 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.masks import soft_sphere
+from vitreous.core.padded_fourier import to_density, wrap
 from vitreous.core.symmetry import symmetry_matrices
 from vitreous.kernels.backproject import VolumeAccumulator
 from vitreous.kernels.project import interpolation_envelope
+from vitreous.kernels.shells import divide, shell_totals, shells_of
 from vitreous.kernels.symmetrise import symmetrise
 
 # A coefficient that hardly any slice came near is divided by no less than this share of its shell's mean weight.
 _WEIGHT_FLOOR = 1e-3
 _GRIDDING_FLOOR = 1e-6
+_TINY = torch.finfo(torch.float32).tiny * 1e8
 # Kaiser-Bessel window of the gridding weights: radius in oversampled Fourier pixels and shape, as is customary.
 _WINDOW_RADIUS, _WINDOW_ALPHA = 1.9, 15.0
 
@@ -53,8 +56,7 @@ def shell_weight(completed: VolumeAccumulator) -> Float[Tensor, "n_shells"]:
 
     The weights of `completed` lie scattered over padding^3 points for each coefficient of the unpadded map.
     """
-    shells = _shells(completed)
-    total, count = _shell_totals(completed.weight, shells, completed.box)
+    total, count = shell_totals(completed)
     return total / count.clamp(min=1.0) * completed.padding**3
 
 
@@ -68,20 +70,15 @@ def reconstruct(
     completed: from `complete`. tau2: prior power of the map's transform by shell (None: no prior, no regularisation);
     shells where it is 0 come out empty.
     """
-    shells = _shells(completed)
-    weight = completed.weight + _prior_precision(completed, tau2, options, shells)
+    prior = _prior_precision(completed, tau2, options)
+    used = torch.ones(len(prior), dtype=torch.bool) if tau2 is None else _as_long(tau2, len(prior)) > 0
     if options.gridding_iterations:
-        inverse = _gridding_weights(completed, weight, options.gridding_iterations)
+        quotient = _gridded(completed, prior, used, options.gridding_iterations)
     else:
-        total, count = _shell_totals(weight, shells, completed.box)
-        floor = (total / count.clamp(min=1.0) * _WEIGHT_FLOOR).to(weight.dtype)
-        floor = torch.nn.functional.pad(floor, [0, 1])
-        inverse = 1.0 / torch.maximum(weight, floor[shells]).clamp(min=torch.finfo(weight.dtype).tiny * 1e8)
-    known = (shells <= completed.box // 2) & (completed.weight > 0)
-    if tau2 is not None:
-        known &= torch.nn.functional.pad(tau2.to(weight), [0, completed.box // 2 + 2 - len(tau2)])[shells] > 0
-    density = to_density(torch.where(known, completed.data * inverse, 0.0), completed.box, completed.padding)
-    return finish(density, completed.padding, options.mask_corners)
+        total, count = shell_totals(completed)
+        mean = total / count.clamp(min=1.0) + prior
+        quotient = divide(completed, prior, (mean * _WEIGHT_FLOOR).clamp(min=_TINY), used)
+    return finish(to_density(quotient, completed.box), completed.padding, options.mask_corners)
 
 
 def finish(density: Float[Tensor, "box box box"], padding: int, mask_corners: bool) -> Float[Tensor, "box box box"]:
@@ -101,13 +98,23 @@ def join_low_resolution(
 
     RELION's low_resol_join_halves (40 A): the FSC is not used below that resolution.
     """
-    low = _shells(first) <= max_shell
+    low = shells_of(_within(first, max_shell)) <= max_shell
     joined = []
     for half in (first, second):
-        data = torch.where(low, 0.5 * (first.data + second.data), half.data)
-        weight = torch.where(low, 0.5 * (first.weight + second.weight), half.weight)
-        joined.append(replace(half, data=data, weight=weight))
+        out = replace(half, data=half.data.clone(), weight=half.weight.clone())
+        inner, one, other = (_within(sums, max_shell) for sums in (out, first, second))
+        inner.data.copy_(torch.where(low, 0.5 * (one.data + other.data), inner.data))
+        inner.weight.copy_(torch.where(low, 0.5 * (one.weight + other.weight), inner.weight))
+        joined.append(out)
     return joined[0], joined[1]
+
+
+def _within(sums: VolumeAccumulator, max_shell: int) -> VolumeAccumulator:
+    """A view of the sums out to a shell."""
+    reach = min(sums.centre, sums.padding * (max_shell + 1))
+    here = slice(sums.centre - reach, sums.centre + reach + 1)
+    data, weight = (values[here, here, : reach + 1] for values in (sums.data, sums.weight))
+    return replace(sums, data=data, weight=weight, max_radius=min(max_shell, sums.max_radius))
 
 
 def fourier_order(
@@ -118,95 +125,51 @@ def fourier_order(
     half = padded // 2 + 1
     out = []
     for values in (completed.data, completed.weight):
-        values = _wrap(_wrap(values, 0, padded), 1, padded)[:, :, :half]
+        values = wrap(wrap(values, 0, padded), 1, padded)[:, :, :half]
         out.append(torch.nn.functional.pad(values, [0, half - values.shape[2]]))
     return out[0], out[1]
 
 
-def to_density(data: Float[Tensor, "size size half"], box: int, padding: int) -> Float[Tensor, "box box box"]:
-    """Inverse transform of a centred, oversampled half volume, cropped to the box.
-
-    Each axis is cropped as soon as it is transformed, so that most of the padded box is never made.
-    """
-    padded = box * padding
-    for dim in (0, 1):
-        data = _crop(torch.fft.ifft(_wrap(data, dim, padded), dim=dim), dim, box)
-    stored = min(data.shape[2], padded // 2 + 1)
-    return _crop(torch.fft.irfft(data[:, :, :stored], n=padded, dim=2), 2, box)
-
-
-def _wrap(data: Tensor, dim: int, padded: int) -> Tensor:
-    """Centred frequencies of one axis to FFT order in `padded` points; what lies beyond Nyquist is left out."""
-    reach = min(data.shape[dim] // 2, padded // 2 - 1)
-    centre = data.shape[dim] // 2
-    shape = list(data.shape)
-    shape[dim] = padded - 2 * reach - 1
-    positive = data.narrow(dim, centre, reach + 1)
-    negative = data.narrow(dim, centre - reach, reach)
-    return torch.cat([positive, data.new_zeros(shape), negative], dim)
-
-
-def _crop(data: Tensor, dim: int, box: int) -> Tensor:
-    """Points -box//2 .. box//2 - 1 of an axis in FFT order, centred."""
-    half = box // 2
-    return torch.cat([data.narrow(dim, data.shape[dim] - half, half), data.narrow(dim, 0, box - half)], dim)
-
-
-def _shells(accumulator: VolumeAccumulator) -> Tensor:
-    """Shell (of the unpadded box) of each grid point; box//2 + 1 for all that lie beyond the radius or Nyquist."""
-    size, half = accumulator.data.shape[1], accumulator.data.shape[2]
-    axis = (torch.arange(size, device=accumulator.data.device, dtype=torch.float32) - size // 2).square()
-    squares = axis[:, None, None] + axis[:, None] + axis[size // 2 : size // 2 + half]
-    shells = torch.floor(squares.sqrt() / accumulator.padding + 0.5 + 1e-6).to(torch.int64)
-    beyond = accumulator.box // 2 + 1
-    return torch.where(shells <= min(accumulator.max_radius, accumulator.box // 2), shells, beyond)
-
-
-def _shell_totals(values: Tensor, shells: Tensor, box: int) -> tuple[Tensor, Tensor]:
-    """Sum over each shell of the full (Hermitian) volume and number of points in it, float64."""
-    n = box // 2 + 1
-    multiplicity = torch.full((values.shape[2],), 2.0, dtype=torch.float64, device=values.device)
-    multiplicity[0] = 1.0
-    every = multiplicity.expand(values.shape).reshape(-1)
-    flat = shells.reshape(-1)
-    total = torch.bincount(flat, values.reshape(-1).to(torch.float64) * every, minlength=n + 1)
-    count = torch.bincount(flat, every, minlength=n + 1)
-    return total[:n], count[:n]
-
-
 def _prior_precision(
-    completed: VolumeAccumulator, tau2: Tensor | None, options: Reconstruction, shells: Tensor
-) -> Tensor:
-    """1 / (T tau2) at each grid point, shared out like the weights over the oversampled grid."""
-    if tau2 is None:
-        return torch.zeros_like(completed.weight)
+    completed: VolumeAccumulator, tau2: Tensor | None, options: Reconstruction
+) -> Float[Tensor, "n_shells"]:
+    """1 / (T tau2) by shell, shared out like the weights over the oversampled grid."""
     n = completed.box // 2 + 1
-    prior = torch.zeros(n + 1, dtype=torch.float64, device=completed.weight.device)
-    given = tau2[:n].to(prior)
+    if tau2 is None:
+        return torch.zeros(n, dtype=torch.float64)
+    given = _as_long(tau2, n)
     safe = (options.tau2_fudge * given).clamp(min=1e-300)
-    prior[: len(given)] = torch.where(given > 0, 1.0 / safe, 0.0) / completed.padding**3
-    return prior.clamp(max=1e30).to(completed.weight.dtype)[shells]
+    return (torch.where(given > 0, 1.0 / safe, 0.0) / completed.padding**3).clamp(max=1e30)
 
 
-def _gridding_weights(completed: VolumeAccumulator, weight: Tensor, iterations: int) -> Tensor:
-    """Weights that, times the sampling density and blurred with the window, are one everywhere.
+def _as_long(curve: Tensor, n: int) -> Tensor:
+    """A curve by shell as float64, cut or filled up with zeros."""
+    return torch.nn.functional.pad(curve[:n].to(torch.float64), [0, max(0, n - len(curve))])
 
-    The blur is a product in real space with the window's transform.
+
+def _gridded(completed: VolumeAccumulator, prior: Tensor, used: Tensor, iterations: int) -> Tensor:
+    """Data times weights that, times the sampling density and blurred with the window, are one everywhere.
+
+    The blur is a product in real space with the window's transform. In FFT order along z and y, as from `divide`.
     """
     padded = completed.box * completed.padding
-    window = _window_transform(padded, weight.device)
-    inside = _shells(completed) <= completed.box // 2
+    window = _window_transform(padded, completed.weight.device)
+    shells = shells_of(completed)
+    inside = shells <= completed.box // 2
+    weight = completed.weight + torch.nn.functional.pad(prior, [0, 1]).to(completed.weight)[shells]
     inverse = inside.to(weight.dtype)
     for _ in range(iterations):
         blurred = _blur(weight * inverse, padded, window)
         inverse = torch.where(inside, inverse / blurred.abs().clamp(min=_GRIDDING_FLOOR), 0.0)
-    return inverse
+    known = torch.nn.functional.pad(used, [0, 1]).to(shells.device)[shells] & (completed.weight > 0)
+    product = torch.where(known, completed.data * inverse, 0.0)
+    return wrap(wrap(product, 0, padded), 1, padded)[:, :, : padded // 2 + 1]
 
 
 def _blur(values: Tensor, padded: int, window: Tensor) -> Tensor:
     """Convolve a centred half volume with the window, by way of real space."""
     size, half = values.shape[1], values.shape[2]
-    wrapped = _wrap(_wrap(values.to(torch.complex64), 0, padded), 1, padded)
+    wrapped = wrap(wrap(values.to(torch.complex64), 0, padded), 1, padded)
     real = torch.fft.irfftn(wrapped[:, :, : padded // 2 + 1], s=(padded,) * 3)
     blurred = torch.fft.rfftn(real * window).real
     centred = (torch.arange(size, device=values.device) - size // 2).remainder(padded)

@@ -8,11 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitreous.core.fourier import Ndim, shell_mean, to_fourier
-from vitreous.core.masks import mask_images
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.maximisation import Statistics
 from vitreous.methods.refinement.particles import ParticleSet, Poses
-from vitreous.methods.refinement.preprocess import NoiseModel, load_images, undo_premultiplication
+from vitreous.methods.refinement.preprocess import NoiseModel, place_images, undo_premultiplication
 
 
 def new_noise(statistics: Statistics, box: int, previous: NoiseModel) -> NoiseModel:
@@ -82,8 +81,8 @@ def initial_noise(
     chosen = np.sort(torch.randperm(len(particles), generator=generator)[:n_images].numpy())
     mean = torch.zeros(len(everything), dtype=torch.complex128)
     for indices in np.array_split(chosen, max(1, len(chosen) // 250)):
-        images, _ = load_images(particles, indices, poses, where)
-        packed = everything.gather(to_fourier(mask_images(images, mask_radius))).cpu()
+        _, masked, _ = place_images(particles, indices, poses, mask_radius, where)
+        packed = everything.gather(torch.fft.rfft2(masked)).cpu()
         groups = torch.from_numpy(particles.optics_group[indices])
         power, _ = undo_premultiplication(particles, indices, everything.shell_sums(packed.abs().square()))
         total.index_add_(0, groups, power)

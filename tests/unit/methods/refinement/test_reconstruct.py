@@ -5,6 +5,7 @@ import torch
 
 from vitreous.core.fourier import shell_sum, to_fourier
 from vitreous.core.fsc import fsc
+from vitreous.core.padded_fourier import to_density, wrap
 from vitreous.core.rotations import random_rotations
 from vitreous.core.symmetry import symmetry_matrices
 from vitreous.kernels import backproject as bp
@@ -95,7 +96,9 @@ def test_crop_of_the_inverse_transform(generator):
     density = rc.finish(density, 1, True)  # empty corners
     for padding in (1, 2):
         volume = prepare_volume(density, padding, dtype=torch.float64)
-        back = rc.finish(rc.to_density(volume.data, BOX, padding).to(torch.float64), padding, False)
+        padded = padding * BOX
+        in_fft_order = wrap(wrap(volume.data, 0, padded), 1, padded)[:, :, : padded // 2 + 1]
+        back = rc.finish(to_density(in_fft_order, BOX).to(torch.float64), padding, False)
         envelope = rc.interpolation_envelope(BOX, padding, 3)
         assert float(fsc((back * envelope.square()).float(), density)[:14].min()) > 0.999
 
