@@ -20,8 +20,8 @@ from vitreous.io.movies import MrcMovie
 from vitreous.io.mrc import write_image
 from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.io.tiff import write_tiff
-from vitreous.job import Context
-from vitreous.jobs import motioncorr
+from vitreous.job import Context, Outputs
+from vitreous.jobs import _motioncorr_movie
 from vitreous.jobs.ctf import Ctf
 from vitreous.jobs.motioncorr import Motioncorr
 
@@ -90,7 +90,7 @@ def context(project: Path) -> Context:
     return Context(project, directory, torch.device("cpu"), 1, 1, 4 << 30)
 
 
-def run(project: Path) -> motioncorr.Outputs:
+def run(project: Path) -> Outputs:
     params = Motioncorr.Parameters(input="Movies/*.mrcs", dose_per_frame=1.0, patch_x=1, patch_y=1)
     return Motioncorr().run(params, context(project))
 
@@ -124,14 +124,14 @@ def test_a_file_that_goes_while_it_is_read(
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The movie whose sum does not fit is named, leaves nothing half written, and the next one is tried."""
     make_movies(tmp_path, "abc")
-    write = motioncorr.write_image
+    write = _motioncorr_movie.write_image
 
     def full(path: Path, *args: object, **kwargs: object) -> None:
         if path.name == "b_PS.mrc":
             raise OSError(28, "No space left on device", str(path))
         write(path, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(motioncorr, "write_image", full)
+    monkeypatch.setattr(_motioncorr_movie, "write_image", full)
     outputs = run(tmp_path)
     assert [one.item for one in outputs.quarantined] == ["Movies/b.mrcs"]
     assert "No space left on device" in outputs.quarantined[0].reason

@@ -5,49 +5,22 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vitreous.core.ctf import Microscope
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.io.failed import write_failed
-from vitreous.io.mrc import read_image, write_image
 from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
-from vitreous.jobs._ctf_files import picture_of, read_fit, write_fit
+from vitreous.jobs._ctf_micrograph import COLUMNS, Row, attempt, task_of
 from vitreous.jobs._ctf_parameters import CtfParameters
-from vitreous.methods.ctf_fitting.correlation import Band
-from vitreous.methods.ctf_fitting.diagnostic import diagnostic_image
-from vitreous.methods.ctf_fitting.fit import CtfFit, fit_ctf, lens_of, score_lens
-from vitreous.methods.ctf_fitting.ice import ice_ring
-from vitreous.methods.ctf_fitting.spectrum import (
-    Spectrum,
-    SpectrumError,
-    spectrum_from_amplitudes,
-    spectrum_of_micrograph,
-    tile_spectra,
-)
-from vitreous.methods.ctf_fitting.tilt import fit_tilted_ctf
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
-_SAMPLE = ("sample_thickness", "sample_tilt", "tilt_axis")
 _ICY = 0.15  # ice ring by which a micrograph counts as icy in the figures (nothing is left out for it)
-_COLUMNS = (
-    "defocus_u",
-    "defocus_v",
-    "defocus_angle",
-    "astigmatism",
-    "ctf_figure_of_merit",
-    "ctf_resolution",
-    "ice_ring",
-)
 
 
 class Ctf(Job):
@@ -67,7 +40,7 @@ class Ctf(Job):
         failed = [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, _Row)]
+        done = [result for result in results if isinstance(result, Row)]
         if not done:
             write_failed(context.directory, [(one.item, one.reason) for one in failed])
             raise InputError(
@@ -85,30 +58,6 @@ class Ctf(Job):
         )
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One micrograph: its row in the table, what to read, through which lens it was taken."""
-
-    index: int
-    name: str
-    image: Path
-    is_spectrum: bool
-    pixel_size: float
-    microscope: Microscope
-    previous: tuple[float, float, float] | None
-    stem: Path  # results are stem_ctf.mrc and stem_ctf.star
-
-
-@dataclass(frozen=True)
-class _Row:
-    """What a micrograph's fit says: values by column name; previous_score: of the defocus the input carried."""
-
-    index: int
-    values: dict[str, float]
-    image: str
-    previous_score: float | None
-
-
 def _read(params: CtfParameters, context: Context) -> Dataset:
     path = context.project / params.input
     params.check()
@@ -123,140 +72,15 @@ def _read(params: CtfParameters, context: Context) -> Dataset:
     return dataset
 
 
-def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[_Row | Quarantined]:
+def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[Row | Quarantined]:
     """Results in the order of the table. The fits are numpy and FFT work that leaves Python's lock free."""
-    tasks = [_task(dataset, index, params, context) for index in range(len(dataset))]
-    return shared_out(tasks, lambda task: _attempt(task, params, context), threads=context.threads, ranks=context.ranks)
+    tasks = [task_of(dataset, index, params, context) for index in range(len(dataset))]
+    return shared_out(tasks, lambda task: attempt(task, params, context), threads=context.threads, ranks=context.ranks)
 
 
-def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> _Task:
-    row = dataset.rows.row(index)
-    optics = {name: dataset.optics_of_rows(name)[index] for name in dataset.optics}
-    name = str(row["micrograph_name"])
-    image, is_spectrum = _source(row, params, context)
-    previous = None
-    if "defocus_u" in row and float(row["defocus_u"]) > 0:
-        previous = (float(row["defocus_u"]), float(row["defocus_v"]), float(row.get("defocus_angle", 0.0)))
-    return _Task(
-        index=index,
-        name=name,
-        image=image,
-        is_spectrum=is_spectrum,
-        pixel_size=float(optics.get("micrograph_pixel_size", optics.get("movie_pixel_size", 0.0))),
-        microscope=Microscope(float(optics["voltage"]), float(optics["cs"]), float(optics["amplitude_contrast"])),
-        previous=previous,
-        stem=context.place_of(name),
-    )
-
-
-def _source(row: dict[str, Any], params: CtfParameters, context: Context) -> tuple[Path, bool]:
-    """The file to fit and whether it is a stored spectrum; a spectrum stands in for a micrograph that is gone."""
-    micrograph = context.project / str(row["micrograph_name"])
-    without = str(row.get("micrograph_name_no_dw", ""))
-    if params.use_no_dw and without and (context.project / without).exists():
-        micrograph = context.project / without
-    named = str(row.get("power_spectrum_name", ""))
-    spectrum = context.project / named if named else micrograph.with_name(f"{micrograph.stem}_PS.mrc")
-    if params.use_power_spectra or (not micrograph.exists() and spectrum.exists()):
-        return spectrum, True
-    return micrograph, False
-
-
-def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Quarantined:
-    try:
-        row = (_stored(task, params, context) if context.resume else None) or _fit(task, params, context)
-    except (SpectrumError, InputError) as error:
-        return Quarantined(task.name, str(error))
-    except OSError as error:
-        return Quarantined(task.name, f"{error.filename or task.image}: {error.strerror or error}")
-    resolution = row.values["ctf_resolution"]
-    if params.max_resolution is not None and resolution > params.max_resolution:
-        return Quarantined(task.name, f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A")
-    return row
-
-
-def _spectrum(task: _Task, params: CtfParameters) -> Spectrum:
-    if not task.is_spectrum:
-        image, size = _micrograph(task)
-        return spectrum_of_micrograph(image, size, box=params.box, target_pixel_size=params.target_pixel_size)
-    if not task.image.exists():
-        raise SpectrumError(f"power spectrum {task.image} is not there")
-    image, pixel_size = read_image(task.image)
-    if pixel_size <= 0:
-        raise SpectrumError(f"{task.image} has no pixel size in its header")
-    return spectrum_from_amplitudes(image, pixel_size)
-
-
-def _micrograph(task: _Task) -> tuple[NDArray[Any], float]:
-    if not task.image.exists():
-        raise SpectrumError(f"micrograph {task.image} is not there")
-    image, header_size = read_image(task.image)
-    size = task.pixel_size or header_size
-    if size <= 0:
-        raise SpectrumError(f"neither the STAR file nor {task.image} says the pixel size")
-    return image, size
-
-
-def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
-    band = Band(params.resolution_min, params.resolution_max)
-    tilt = None
-    if params.tilt and not task.is_spectrum:
-        image, pixel_size = _micrograph(task)
-        tiles = tile_spectra(image, pixel_size, box=params.box or 512, target_pixel_size=params.target_pixel_size)
-        fit, tilt, spectrum = fit_tilted_ctf(tiles, task.microscope, band, params.settings())
-    else:
-        spectrum = _spectrum(task, params)
-        fit = fit_ctf(spectrum, task.microscope, band, params.settings())
-    if not fit.has_rings:
-        raise SpectrumError("no Thon rings stand out of its power spectrum")
-    values = {
-        "defocus_u": fit.defocus_u,
-        "defocus_v": fit.defocus_v,
-        "defocus_angle": fit.defocus_angle,
-        "astigmatism": fit.defocus_u - fit.defocus_v,
-        "phase_shift": fit.phase_shift,
-        "ctf_figure_of_merit": fit.figure_of_merit,
-        "ctf_resolution": fit.resolution,
-        "ice_ring": ice_ring(spectrum),
-        "sample_thickness": fit.thickness,
-        "sample_tilt": math.nan if tilt is None else tilt.tilt,
-        "tilt_axis": math.nan if tilt is None else tilt.axis,
-    }
-    previous = _previous_score(task, spectrum, fit, band)
-    picture = picture_of(task.stem)
-    write_image(picture, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
-    write_fit(task.stem, task.name, values, previous, fit)
-    return _Row(task.index, values, context.relative(picture), previous)
-
-
-def _previous_score(task: _Task, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
-    """Correlation of the defocus that the input carried; a warning where it plainly does not fit."""
-    if task.previous is None:
-        return None
-    score = score_lens(spectrum, task.microscope, lens_of(*task.previous), band)
-    ours = score_lens(spectrum, task.microscope, fit.lens, band)
-    if score < 0.5 * ours:
-        log.warning(
-            "%s: the defocus in the input, %.0f A, does not fit (correlation %.3f); %.0f A does (%.3f)",
-            task.name, task.previous[0], score, fit.defocus_u, ours,
-        )  # fmt: skip
-    return score / ours
-
-
-def _stored(task: _Task, params: CtfParameters, context: Context) -> _Row | None:
-    """The result of an earlier run of this job, if it is whole and says what is asked for now."""
-    found = read_fit(task.stem, (*_COLUMNS, "phase_shift", *_SAMPLE))
-    if found is None:
-        return None
-    values, previous = found
-    if params.tilt and not task.is_spectrum and math.isnan(values["sample_tilt"]):
-        return None
-    return _Row(task.index, values, context.relative(picture_of(task.stem)), previous)
-
-
-def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dataset:
+def _with_fits(dataset: Dataset, done: list[Row], params: CtfParameters) -> Dataset:
     kept = dataset.take(np.array([row.index for row in done], dtype=np.int64))
-    names = [*_COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(_COLUMNS)
+    names = [*COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(COLUMNS)
     names += ["sample_thickness"] if params.thickness_max else []
     names += ["sample_tilt", "tilt_axis"] if params.tilt else []
     columns: dict[str, Any] = {name: np.array([row.values[name] for row in done]) for name in names}
@@ -266,7 +90,7 @@ def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dat
     return kept.with_columns(**columns)
 
 
-def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+def _metrics(done: list[Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
     def median(name: str) -> float:
         return float(np.median([row.values[name] for row in done]))
 
@@ -281,7 +105,7 @@ def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | i
     }
 
 
-def _sample_words(done: list[_Row], params: CtfParameters) -> str:
+def _sample_words(done: list[Row], params: CtfParameters) -> str:
     """What was found of the samples' tilt and thickness, where it was asked for."""
     text = ""
     if params.tilt:
@@ -294,7 +118,7 @@ def _sample_words(done: list[_Row], params: CtfParameters) -> str:
     return text
 
 
-def _summary(done: list[_Row], failed: list[Quarantined]) -> str:
+def _summary(done: list[Row], failed: list[Quarantined]) -> str:
     defocus = [0.5e-4 * (row.values["defocus_u"] + row.values["defocus_v"]) for row in done]
     resolution = float(np.median([row.values["ctf_resolution"] for row in done]))
     text = f"CTF of {len(done)} micrographs: defocus {min(defocus):.2f} to {max(defocus):.2f} um, "

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +12,14 @@ import torch
 
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
-from vitreous.data.motion import AccumulatedMotion, accumulated_motion
 from vitreous.data.table import Table
 from vitreous.io.failed import write_failed
-from vitreous.io.motion import MotionRecord, read_motion, write_motion
-from vitreous.io.mrc import read_header, write_image
 from vitreous.io.relion import write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
+from vitreous.jobs._motioncorr_movie import Row, attempt, memory_of
 from vitreous.jobs._motioncorr_parameters import MotioncorrParameters
-from vitreous.jobs._motioncorr_work import Work, prepare, stem_of
-from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
-from vitreous.methods.motion.correction import SumOptions, binned_shape
-from vitreous.methods.motion.exposure import Exposure
-from vitreous.methods.motion.frames import FrameRange, UnusableMovie
+from vitreous.jobs._motioncorr_work import Work, prepare
+from vitreous.methods.motion.correction import binned_shape
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
 
@@ -51,7 +44,7 @@ class Motioncorr(Job):
         failed = [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, _Row)]
+        done = [result for result in results if isinstance(result, Row)]
         if not done:
             write_failed(context.directory, [(one.item, one.reason) for one in failed])
             what = f"none of its {len(results)} movies could be used; the first: {failed[0].reason}"
@@ -67,46 +60,19 @@ class Motioncorr(Job):
         )
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What one movie's correction says."""
-
-    index: int
-    files: dict[str, str]  # column -> path relative to the project
-    motion: AccumulatedMotion
-    record: MotionRecord
-
-
-def _files(work: Work, movie: str) -> dict[str, Path]:
-    """Column name -> file of a movie's results."""
-    params, stem = work.params, work.context.directory / stem_of(movie, work.context)
-    base = stem.name
-    files = {"micrograph_name": stem.with_name(f"{base}.mrc")}
-    if params.save_no_dw and params.dose_weighting:
-        files["micrograph_name_no_dw"] = stem.with_name(f"{base}_noDW.mrc")
-    if params.save_even_odd:
-        files["micrograph_name_even"] = stem.with_name(f"{base}_EVN.mrc")
-        files["micrograph_name_odd"] = stem.with_name(f"{base}_ODD.mrc")
-    if params.ps_size:
-        files["power_spectrum_name"] = stem.with_name(f"{base}_PS.mrc")
-    # Written last: where it is, the others are.
-    files["micrograph_metadata"] = stem.with_name(f"{base}.star")
-    return files
-
-
-def _correct_all(work: Work) -> Iterator[_Row | Quarantined]:
+def _correct_all(work: Work) -> Iterator[Row | Quarantined]:
     """Results in the order of the table: as many movies at once as threads and memory allow."""
     context, n = work.context, len(work.dataset)
     at_once = 1
     if context.device.type == "cpu":
-        needed = max(_memory(work, shape) for shape in work.shapes.values())
+        needed = max(memory_of(work, shape) for shape in work.shapes.values())
         at_once = max(1, min(context.threads, n, context.memory // max(needed, 1)))
     threads = max(1, context.threads // at_once)
     before = torch.get_num_threads()
     try:
         yield from shared_out(
             range(n),
-            lambda index: _attempt(work, index, at_once),
+            lambda index: attempt(work, index, at_once),
             threads=at_once,
             ranks=context.ranks,
             start_thread=lambda: torch.set_num_threads(threads),
@@ -115,156 +81,7 @@ def _correct_all(work: Work) -> Iterator[_Row | Quarantined]:
         torch.set_num_threads(before)
 
 
-def _memory(work: Work, shape: tuple[int, int], n_frames: int | None = None) -> int:
-    if n_frames is None:
-        n_frames = work.first().n_frames
-    return memory_needed(shape, n_frames, work.params.b_factor)
-
-
-def _attempt(work: Work, index: int, at_once: int) -> _Row | Quarantined:
-    name = str(work.dataset.rows["movie_name"][index])
-    try:
-        return (_stored(work, index) if work.context.resume else None) or _correct(work, index, at_once)
-    except InputError as error:
-        return Quarantined(name, f"{error.what}. {error.remedy}")
-    except UnusableMovie as error:
-        return Quarantined(name, str(error))
-    except OSError as error:
-        return Quarantined(name, f"{error.filename or name}: {error.strerror or error}")
-
-
-def _stored(work: Work, index: int) -> _Row | None:
-    """The result of an earlier run, where all of its files are whole."""
-    name = str(work.dataset.rows["movie_name"][index])
-    files = _files(work, name)
-    try:
-        for column, path in files.items():
-            if column != "micrograph_metadata":
-                read_header(path)
-        record = read_motion(files["micrograph_metadata"])
-    except InputError:
-        return None
-    return _row(work, index, files, record)
-
-
-def _row(work: Work, index: int, files: dict[str, Path], record: MotionRecord) -> _Row:
-    params = work.params
-    name = str(work.dataset.rows["movie_name"][index])
-    dose = params.dose_of(name) or params.early_dose  # without a dose the first step is the early motion
-    total = accumulated_motion(record.motion, record.pixel_size, dose, early_dose=params.early_dose)
-    return _Row(index, {column: work.context.relative(path) for column, path in files.items()}, total, record)
-
-
-def _correct(work: Work, index: int, at_once: int) -> _Row:
-    params, context = work.params, work.context
-    row = work.dataset.rows.row(index)
-    name, shape = str(row["movie_name"]), work.shapes[int(row["optics_group"])]
-    movie = work.open(name)
-    if movie.shape != shape:
-        raise UnusableMovie(f"frames are {movie.shape[1]} x {movie.shape[0]} pixels, not {shape[1]} x {shape[0]}")
-    frames = FrameRange(movie, *_frame_range(params, movie.n_frames))
-    options = _options(work, index, memory=context.memory // at_once, n_frames=frames.n_frames)
-    started = time.monotonic()
-    corrected = correct_movie(frames, options, gain=work.gain, defects=work.defects, device=context.device)
-    pre_exposure = float(row.get("pre_exposure", 0.0)) or params.pre_exposure
-    record = MotionRecord(
-        corrected.motion,
-        movie_name=name,
-        pixel_size=options.exposure.pixel_size,
-        dose_per_frame=params.dose_of(name),
-        pre_exposure=pre_exposure,
-        voltage=options.exposure.voltage,
-        binning=params.bin,
-        start_frame=_frame_range(params, movie.n_frames)[0] + 1,
-        gain_name=params.gain or "",
-        fit=_report(corrected, time.monotonic() - started),
-        patches=_patch_table(corrected),
-    )
-    if corrected.blank:
-        log.warning("%s: %d of its %d frames are blank", name, len(corrected.blank), frames.n_frames)
-    if corrected.local is not None and corrected.local.reason:
-        log.warning("%s: global alignment only: %s", name, corrected.local.reason)
-    files = _files(work, name)
-    _write(files, corrected, record, params)
-    return _row(work, index, files, record)
-
-
-def _frame_range(params: MotioncorrParameters, n_frames: int) -> tuple[int, int]:
-    """First and last frame of the sum, from 0."""
-    last = params.last_frame if params.last_frame > 0 else n_frames
-    return max(params.first_frame - 1, params.throw), min(last, n_frames - params.trunc) - 1
-
-
-def _options(work: Work, index: int, *, memory: int, n_frames: int) -> MotionOptions:
-    params = work.params
-    name, shape = (
-        str(work.dataset.rows["movie_name"][index]),
-        work.shapes[int(work.dataset.rows["optics_group"][index])],
-    )
-    voltage = work.dataset.optics_of_rows("voltage")[index] if "voltage" in work.dataset.optics else 300.0
-    pixel_size = float(work.dataset.optics_of_rows("movie_pixel_size")[index])
-    patches = (params.patch_x, params.patch_y) if params.patch_x and params.patch_y else None
-    return MotionOptions(
-        Exposure(pixel_size, float(voltage), params.dose_of(name)),
-        SumOptions(
-            binning=params.bin,
-            weighted=params.dose_weighting,
-            plain=params.save_no_dw or not params.dose_weighting,
-            spectrum_box=params.ps_size,
-            spectrum_dose=params.ps_dose,
-            spectrum_frames=params.ps_frames,
-            halves=params.save_even_odd,
-        ),
-        b_factor=params.b_factor,
-        patches=patches,
-        group=params.group_of(name),
-        iterations=params.max_iterations,
-        find_defects=not params.skip_defect_search,
-        keep_frames=memory_needed(shape, n_frames, params.b_factor) <= memory,
-        seed=work.context.seed,
-    )
-
-
-def _report(corrected: Corrected, seconds: float) -> dict[str, float | str]:
-    """What the fit says of itself, for the per-movie STAR file."""
-    report: dict[str, float | str] = {"uncertainty_px": corrected.uncertainty, "seconds": seconds}
-    report["n_blank_frames"] = len(corrected.blank)
-    if corrected.local is not None:
-        local = corrected.local
-        report |= {"local_residual_px": local.residual, "local_gain": local.gain, "no_local_because": local.reason}
-        report["n_patches_rejected"] = int(local.rejected.sum())
-    return report
-
-
-def _patch_table(corrected: Corrected) -> Table | None:
-    """Each patch's centre, how far it is from the model, and whether it was left out of the fit."""
-    local = corrected.local
-    if local is None:
-        return None
-    x, y = local.all_centres.T
-    return Table(
-        {"coordinate_x": x, "coordinate_y": y, "residual_px": local.patch_residuals, "rejected": local.rejected}
-    )
-
-
-def _write(files: dict[str, Path], corrected: Corrected, record: MotionRecord, params: MotioncorrParameters) -> None:
-    sums = corrected.sums
-    main = sums.weighted if sums.weighted is not None else sums.plain
-    assert main is not None
-    for path in files.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(files["micrograph_name"], main, sums.pixel_size, float16=params.float16)
-    if "micrograph_name_no_dw" in files and sums.plain is not None:
-        write_image(files["micrograph_name_no_dw"], sums.plain, sums.pixel_size, float16=params.float16)
-    for column, image in (("micrograph_name_even", sums.even), ("micrograph_name_odd", sums.odd)):
-        if column in files and image is not None:
-            write_image(files[column], image, sums.pixel_size, float16=params.float16)
-    if "power_spectrum_name" in files and sums.spectrum is not None:
-        write_image(files["power_spectrum_name"], sums.spectrum, sums.spectrum_pixel_size)
-    write_motion(files["micrograph_metadata"], record)
-
-
-def _micrographs(work: Work, done: list[_Row]) -> Dataset:
+def _micrographs(work: Work, done: list[Row]) -> Dataset:
     """The table of micrographs, with the columns that RELION writes."""
     columns: dict[str, Any] = {column: [row.files[column] for row in done] for column in done[0].files}
     indices = np.array([row.index for row in done])
@@ -279,7 +96,7 @@ def _micrographs(work: Work, done: list[_Row]) -> Dataset:
     return Dataset("micrographs", optics.with_columns(micrograph_pixel_size=sizes), Table(columns))
 
 
-def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+def _metrics(done: list[Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
     fits = [row.record.fit for row in done]
     return {
         "n_movies": len(done),
@@ -299,7 +116,7 @@ def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | i
     }
 
 
-def _summary(done: list[_Row], failed: list[Quarantined]) -> str:
+def _summary(done: list[Row], failed: list[Quarantined]) -> str:
     total = np.array([row.motion.total for row in done])
     local = sum(row.record.motion.coefficients is not None for row in done)
     text = f"{len(done)} movies moved {np.median(total):.1f} A (median, up to {total.max():.1f}); "

@@ -64,12 +64,34 @@ def test_tiles_follow_a_field_that_changes_slowly(generator):
 
 def test_steep_fields_take_small_tiles():
     fields = torch.zeros(1, 2, 6, dtype=torch.float64)
-    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == 64
+    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == (64, 1)
     fields[0, 0, 1] = 10.0
-    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == 64
-    fields[0, 1, 3] = 20.0
-    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == 32
-    assert cpu.tile_size(fields.numpy(), (512, 512)) == 16
+    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == (64, 1)
+    fields[0, 1, 2] = 20.0
+    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == (32, 1)
+    assert cpu.tile_size(fields.numpy(), (512, 512)) == (16, 1)
+    fields[0, 0, 4] = 100.0  # along the other axis it is only a matter of room
+    assert cpu.tile_size(fields.numpy(), (512, 512)) == (16, 5)
+
+
+def test_lines_follow_a_field_that_is_steep_along_the_columns(generator):
+    frames = smooth((300, 260), generator, 2)
+    fields = torch.zeros(2, 2, 6, dtype=torch.float64)
+    fields[:, :, 3] = torch.tensor([[9.0, -7.0], [-12.0, 12.0]])
+    fields[:, :, 4] = 8.0
+    got, wanted = torch.zeros(1, 300, 260), torch.zeros(1, 300, 260, dtype=torch.float64)
+    add_warped(got, frames, fields, torch.ones(1, 2))
+    add_warped_reference(wanted, frames, fields, torch.ones(1, 2))
+    assert float((got - wanted).std() / wanted.std()) < 0.03
+
+
+def test_sums_that_are_not_kept_are_made_anew(generator):
+    frames = torch.randn(2, 70, 90, generator=generator)
+    fields, coefficients = torch.zeros(2, 2, 6, dtype=torch.float64), torch.ones(2, 2)
+    got = torch.full((2, 70, 90), 5.0)
+    got[1] = torch.nan
+    add_warped(got, frames, fields, coefficients, n_kept=1)
+    assert torch.allclose(got[0] - 5.0, got[1], atol=1e-5)
 
 
 def test_the_form_for_gpus_agrees_on_the_cpu_too(generator):

@@ -17,10 +17,16 @@ from torch import Tensor
 from vitreous.kernels.warp import cpu, cuda, reference
 
 
-def prefilter(shape: tuple[int, int], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Factors (ny, 1) and (nx//2+1,) that take the cubic spline's blur off an image's rfft."""
-    ky = torch.fft.fftfreq(shape[0], dtype=torch.float64, device=device)[:, None]
-    kx = torch.fft.rfftfreq(shape[1], dtype=torch.float64, device=device)
+def prefilter(
+    shape: tuple[int, int], cropped: tuple[int, int] | None = None, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Factors (ny, 1) and (nx//2+1,) that take the cubic spline's blur off an image's rfft.
+
+    cropped: (ny, nx) to which the transform of an image of `shape` was cropped.
+    """
+    ny, nx = cropped or shape
+    ky = torch.fft.fftfreq(ny, shape[0] / ny, dtype=torch.float64, device=device)[:, None]
+    kx = torch.fft.rfftfreq(nx, shape[1] / nx, dtype=torch.float64, device=device)
     return tuple((3.0 / (2.0 + torch.cos(2.0 * torch.pi * k))).to(torch.float32) for k in (ky, kx))  # type: ignore[return-value]
 
 
@@ -29,17 +35,23 @@ def add_warped(
     frames: Float[Tensor, "n height width"],
     fields: Float[Tensor, "n 2 6"],
     coefficients: Float[Tensor, "r n"],
+    *,
+    n_kept: int | None = None,
 ) -> None:
     """Add to sums[r] at (x, y) coefficients[r, f] times frame f at (x + dx, y + dy), blurred by the spline.
 
     fields: polynomials of the displacement in x and in y, in pixels, over (1, u, u^2, v, v^2, uv) with
-    u = x/width - 0.5, v = y/height - 0.5. Periodic, as Fourier shifts are.
-    On the CPU the displacement is that of the middle of a tile (16 to 64 px, none moves by more than 0.1 px from its
-    middle to its edge unless the smallest does).
+    u = x/width - 0.5, v = y/height - 0.5. Periodic, as Fourier shifts are. n_kept: the sums after the first so many are
+    not added to but overwritten (None: none are).
+    On the CPU the displacement along a line is that of the middle of 16 to 64 px (at their ends at most 0.1 px another,
+    unless the field is too steep for 16 px).
     """
+    if n_kept is None:
+        n_kept = len(sums)
     if sums.device.type == "cpu":
-        cpu.add_warped(sums, frames, fields, coefficients)
+        cpu.add_warped(sums, frames, fields, coefficients, n_kept)
     else:
+        sums[n_kept:] = 0.0
         cuda.add_warped(sums, frames, fields, coefficients)
 
 

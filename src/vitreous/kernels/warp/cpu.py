@@ -1,7 +1,7 @@
 """Warped sums on the CPU: a tile of all frames at a time, so that its sums stay in the cache.
 
-Within a tile the displacement hardly changes: one set of weights, applied along rows and then along columns, is a
-loop over contiguous memory.
+Within a line of a tile the displacement hardly changes: one set of weights, applied along rows and then along columns,
+is a loop over contiguous memory. From line to line it follows the field.
 """
 
 from __future__ import annotations
@@ -36,86 +36,113 @@ def _along_rows(row: NDArray[np.float32], out: NDArray[np.float32], t: np.float3
         out[i] = w0 * row[i] + w1 * row[i + 1] + w2 * row[i + 2] + w3 * row[i + 3]
 
 
-@njit(cache=True, fastmath=True, nogil=True)
-def _filter_rows(
-    frame: NDArray[np.float32], y: int, x: int, t: np.float32, window: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
-    """The rows that a tile needs, from (y, x) on, interpolated along x. window: room for what lies over an edge."""
-    height, width = frame.shape
-    rows, tile = out.shape
-    inside = y >= 0 and x >= 0 and y + rows <= height and x + tile + 3 <= width
-    for j in range(rows):
-        if inside:
-            _along_rows(frame[y + j, x : x + tile + 3], out[j], t)
-        else:
-            for i in range(tile + 3):
-                window[i] = frame[(y + j) % height, (x + i) % width]
-            _along_rows(window, out[j], t)
-
-
-@njit(cache=True, fastmath=True, nogil=True)
-def _add_tile(
-    tile_sums: NDArray[np.float32], rows: NDArray[np.float32], s: np.float32, weights: NDArray[np.float32]
-) -> None:
-    """Interpolate along y and add to the sums of a tile, times each one's weight."""
-    v0, v1, v2, v3 = _spline_weights(s)
-    count, tile = tile_sums.shape[0], tile_sums.shape[1]
-    value = np.empty(tile, np.float32)
-    for j in range(tile):
-        for i in range(tile):
-            value[i] = v0 * rows[j, i] + v1 * rows[j + 1, i] + v2 * rows[j + 2, i] + v3 * rows[j + 3, i]
-        for r in range(count):
-            weight = weights[r]
-            if weight != 0.0:
-                for i in range(tile):
-                    tile_sums[r, j, i] += weight * value[i]
-
-
 @njit(cache=True, nogil=True)
 def _displacement(field: NDArray[np.float64], u: float, v: float) -> float:
     return field[0] + u * (field[1] + field[2] * u + field[5] * v) + v * (field[3] + field[4] * v)
 
 
 @njit(cache=True, fastmath=True, nogil=True)
+def _filter_rows(
+    frame: NDArray[np.float32], field: NDArray[np.float64], corner: tuple[int, int], lowest: int,
+    window: NDArray[np.float32], out: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """The rows that a tile reads, interpolated along x by the displacement of the lines that they become.
+
+    lowest: the tile's least displacement along y, whole pixels. window: room for what lies over an edge.
+    """
+    height, width = frame.shape
+    rows, tile = out.shape
+    y, x = corner
+    u = (x + 0.5 * (tile - 1)) / width - 0.5
+    for j in range(rows):
+        row = (y + lowest - 1 + j) % height
+        dx = _displacement(field, u, (y + j - 1.5) / height - 0.5)
+        first = x + int(np.floor(dx)) - 1
+        t = np.float32(dx - np.floor(dx))
+        if first >= 0 and first + tile + 3 <= width:
+            _along_rows(frame[row, first : first + tile + 3], out[j], t)
+        else:
+            for i in range(tile + 3):
+                window[i] = frame[row, (first + i) % width]
+            _along_rows(window, out[j], t)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _add_line(
+    sums: NDArray[np.float32], line: int, rows: NDArray[np.float32], s: np.float32, weights: NDArray[np.float32],
+    value: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Interpolate four rows along y and add them to a line of the sums of a tile, times each one's weight."""
+    v0, v1, v2, v3 = _spline_weights(s)
+    tile = value.size
+    for i in range(tile):
+        value[i] = v0 * rows[0, i] + v1 * rows[1, i] + v2 * rows[2, i] + v3 * rows[3, i]
+    for r in range(sums.shape[0]):
+        weight = weights[r]
+        if weight != 0.0:
+            for i in range(tile):
+                sums[r, line, i] += weight * value[i]
+
+
+@njit(cache=True, fastmath=True, nogil=True)
+def _add_tile(
+    sums: NDArray[np.float32], frame: NDArray[np.float32], field: NDArray[np.float64], weights: NDArray[np.float32],
+    corner: tuple[int, int], rows: NDArray[np.float32], window: NDArray[np.float32], value: NDArray[np.float32],
+) -> None:  # fmt: skip
+    """Add a frame to the sums (r, tile, tile) of a tile whose corner is (y, x)."""
+    height, width = frame.shape
+    tile = sums.shape[1]
+    y, x = corner
+    u = (x + 0.5 * (tile - 1)) / width - 0.5
+    along_y = field[1]
+    ends = _displacement(along_y, u, y / height - 0.5), _displacement(along_y, u, (y + tile - 1) / height - 0.5)
+    lowest = int(np.floor(min(ends[0], ends[1])))
+    spare = rows.shape[0] - tile - 3
+    _filter_rows(frame, field[0], corner, lowest, window, rows)
+    for j in range(tile):
+        dy = _displacement(along_y, u, (y + j) / height - 0.5)
+        above = min(max(int(np.floor(dy)) - lowest, 0), spare)
+        s = np.float32(min(max(dy - lowest - above, 0.0), 1.0))
+        _add_line(sums, j, rows[j + above : j + above + 4], s, weights, value)
+
+
+@njit(cache=True, fastmath=True, nogil=True)
 def _add_warped(
-    sums: NDArray[np.float32],
-    frames: NDArray[np.float32],
-    fields: NDArray[np.float64],
-    weights: NDArray[np.float32],
-    tile: int,
-    first: int,
-    last: int,
-) -> None:
-    """Rows of tiles first .. last-1. weights: (n, r)."""
+    sums: NDArray[np.float32], frames: NDArray[np.float32], fields: NDArray[np.float64], weights: NDArray[np.float32],
+    n_kept: int, tile: tuple[int, int], first: int, last: int,
+) -> None:  # fmt: skip
+    """Lines of tiles first .. last-1. weights: (n, r). tile: its side, and rows to spare for what moves along it."""
     n, height, width = frames.shape
-    window = np.empty(tile + 3, np.float32)
-    rows = np.empty((tile + 3, tile), np.float32)
-    tile_sums = np.empty((sums.shape[0], tile, tile), np.float32)
-    for y in range(first * tile, min(last * tile, height), tile):
-        v = (y + 0.5 * (tile - 1)) / height - 0.5
-        for x in range(0, width, tile):
-            u = (x + 0.5 * (tile - 1)) / width - 0.5
+    side, spare = tile
+    window, value = np.empty(side + 3, np.float32), np.empty(side, np.float32)
+    rows = np.empty((side + 3 + spare, side), np.float32)
+    tile_sums = np.empty((sums.shape[0], side, side), np.float32)
+    for y in range(first * side, min(last * side, height), side):
+        for x in range(0, width, side):
             tile_sums[:] = 0.0
             for f in range(n):
-                dx = _displacement(fields[f, 0], u, v)
-                dy = _displacement(fields[f, 1], u, v)
-                ix, iy = int(np.floor(dx)), int(np.floor(dy))
-                _filter_rows(frames[f], y + iy - 1, x + ix - 1, np.float32(dx - ix), window, rows)
-                _add_tile(tile_sums, rows, np.float32(dy - iy), weights[f])
+                _add_tile(tile_sums, frames[f], fields[f], weights[f], (y, x), rows, window, value)
             for r in range(sums.shape[0]):
-                for j in range(min(tile, height - y)):
-                    for i in range(min(tile, width - x)):
-                        sums[r, y + j, x + i] += tile_sums[r, j, i]
+                for j in range(min(side, height - y)):
+                    if r < n_kept:
+                        for i in range(min(side, width - x)):
+                            sums[r, y + j, x + i] += tile_sums[r, j, i]
+                    else:
+                        for i in range(min(side, width - x)):
+                            sums[r, y + j, x + i] = tile_sums[r, j, i]
 
 
-def tile_size(fields: NDArray[np.float64], shape: tuple[int, int]) -> int:
-    """The largest tile over half of which no displacement changes by more than _VARIATION."""
-    size = np.array(shape[::-1], dtype=np.float64)
+def tile_size(fields: NDArray[np.float64], shape: tuple[int, int]) -> tuple[int, int]:
+    """The largest tile over half of whose width no displacement changes by more than _VARIATION.
+
+    And how far it may change over the tile's height, in whole pixels.
+    """
     # The steepest a quadratic over the field can be along u and along v.
     along_u = np.abs(fields[:, :, 1]) + np.abs(fields[:, :, 2]) + 0.5 * np.abs(fields[:, :, 5])
     along_v = np.abs(fields[:, :, 3]) + np.abs(fields[:, :, 4]) + 0.5 * np.abs(fields[:, :, 5])
-    steepest = float((along_u / size[0] + along_v / size[1]).max(initial=0.0))
-    return next((tile for tile in _TILES if 0.5 * tile * steepest <= _VARIATION), _TILES[-1])
+    steepest = float(along_u.max(initial=0.0)) / shape[1]
+    tile = next((tile for tile in _TILES if 0.5 * tile * steepest <= _VARIATION), _TILES[-1])
+    return tile, 1 + int(np.ceil(tile * float(along_v.max(initial=0.0)) / shape[0]))
 
 
 def add_warped(
@@ -123,6 +150,7 @@ def add_warped(
     frames: Float[Tensor, "n height width"],
     fields: Float[Tensor, "n 2 6"],
     coefficients: Float[Tensor, "r n"],
+    n_kept: int,
 ) -> None:
     """See `vitreous.kernels.warp.add_warped`; float32, sums contiguous."""
     out, images = sums.numpy(), frames.to(torch.float32).contiguous().numpy()
@@ -131,6 +159,6 @@ def add_warped(
     tile = tile_size(polynomials, (images.shape[1], images.shape[2]))
 
     def part(rows: slice) -> None:
-        _add_warped(out, images, polynomials, weights, tile, rows.start, rows.stop)
+        _add_warped(out, images, polynomials, weights, n_kept, tile, rows.start, rows.stop)
 
-    in_threads(part, -(-images.shape[1] // tile))
+    in_threads(part, -(-images.shape[1] // tile[0]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.fourier import crop_fourier
@@ -69,28 +69,29 @@ def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, optio
     target = binned_shape(shape, options.binning)
     pixel_size = exposure.pixel_size * shape[1] / target[1]
     rows, curves = _coefficients(frames.n_frames, pixel_size, exposure, options)
-    spectrum = SumSpectrum(target, pixel_size, options.spectrum_box) if options.spectrum_box else None
+    sharp = prefilter(shape, target, frames.device)
+    spectrum = SumSpectrum(target, pixel_size, options.spectrum_box, sharp) if options.spectrum_box else None
     group = options.frames_a_spectrum(exposure.dose)
     stretches = _stretches(frames.n_frames, group)
     n_groups = max(_groups_in(stretch, group, frames.n_frames) for stretch in stretches) if spectrum else 0
-    sums = torch.zeros(len(rows) + n_groups, *shape, device=frames.device)
+    sums = torch.empty(len(rows) + n_groups, *shape, device=frames.device)
     for stretch in stretches:
         _add_stretch(sums, frames, motion, rows, stretch, group)
         if spectrum is not None:
             for one in sums[len(rows) :][: _groups_in(stretch, group, frames.n_frames)]:
                 spectrum.add(_transform(one, target))
     sums = sums[: len(rows)]
+    scale = target[0] * target[1] / (shape[0] * shape[1])
     weighted, others = None, sums
     if curves is not None:
         transforms = [_transform(one, target) for one in sums[: len(curves)]]
-        weighted = inverse_real(combine(transforms, curves, pixel_size, target[1]), target)
+        weighted = _image(combine(transforms, curves, pixel_size, target[1]), sharp, target, scale)
         others = sums[len(curves) :]
-    images = [inverse_real(_transform(one, target), target).cpu() for one in others]
-    scale = target[0] * target[1] / (shape[0] * shape[1])
-    first, second = ([image * scale for image in images] + [None, None])[:2]
+    images = [_image(_transform(one, target), sharp, target, scale) for one in others]
+    first, second = [*images, None, None][:2]
     wants_plain = options.plain or not options.weighted
     return Sums(
-        None if weighted is None else weighted.cpu() * scale,
+        weighted,
         None if first is None or not wants_plain else (first if second is None else first + second),
         None if spectrum is None else spectrum.finish().cpu(),
         pixel_size,
@@ -135,24 +136,34 @@ def _add_stretch(
     stretch: tuple[int, int],
     group: int,
 ) -> None:
-    """Add some frames to the first s sums, and make the sums of the groups among them anew in those that follow."""
+    """Add some frames to the first s sums, and make the sums of the groups among them anew in those that follow.
+
+    The first stretch makes them all anew.
+    """
     start, stop = stretch
-    sums[len(rows) :] = 0.0
     n_groups = len(sums) - len(rows)
     member = torch.arange(stop - start) // group
     fields = torch.stack([motion_field(motion, number) for number in range(start, stop)])
     own = (member == torch.arange(n_groups)[:, None]).to(torch.float32)
-    add_warped(sums, frames.stack(start, stop), fields, torch.cat([rows[:, start:stop], own]))
+    add_warped(
+        sums, frames.stack(start, stop), fields, torch.cat([rows[:, start:stop], own]), n_kept=len(rows) if start else 0
+    )
 
 
 def _transform(image: Float[Tensor, "height width"], target: tuple[int, int]) -> Tensor:
-    """rfft2 without the spline's blur, cropped."""
+    """rfft2, cropped."""
     shape = (image.shape[0], image.shape[1])
-    rows, columns = prefilter(shape, image.device)
     transform = torch.fft.rfft2(image)
-    transform *= columns
-    transform *= rows
     return transform if shape == target else crop_fourier(transform, shape, target)
+
+
+def _image(
+    transform: Complex[Tensor, "height half"], factors: tuple[Tensor, Tensor], target: tuple[int, int], scale: float
+) -> Float[Tensor, "height width"]:
+    """The image of a transform (which is used up), without the spline's blur."""
+    transform *= factors[1] * scale
+    transform *= factors[0]
+    return inverse_real(transform, target).cpu()
 
 
 def binned_shape(shape: tuple[int, int], binning: float) -> tuple[int, int]:

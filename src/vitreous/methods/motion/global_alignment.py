@@ -21,6 +21,8 @@ from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem
 # Cross-spectra are weighted by exp(-sharpness B k^2): strongly low-passed for the search, less for the fit.
 SEARCH_SHARPNESS = 2.0
 FIT_SHARPNESS = 0.5
+# The search looks at frequencies that weigh more than this, and finds a fraction of their wavelength.
+_SEARCHED = 0.05
 # Standard deviations of a correlation map that noise does not reach in ten thousand independent places.
 _CLEAR_PEAK = 6.0
 
@@ -41,7 +43,9 @@ def align_frames(frames_ft: Complex[Tensor, "f height half"], band: Band, option
     n_frames = frames_ft.shape[0]
     coarse = band_of(band.shape, band_limit(options.b_factor, SEARCH_SHARPNESS))
     coarse_ft = crop_fourier(frames_ft, band.cropped, coarse.cropped)
-    parameters = Parameters(_search(coarse_ft, coarse, options), torch.zeros(0, 2, dtype=torch.float64))
+    coarsest = band_of(band.shape, band_limit(options.b_factor, SEARCH_SHARPNESS, _SEARCHED))
+    coarsest_ft = crop_fourier(coarse_ft, coarse.cropped, coarsest.cropped)
+    parameters = Parameters(_search(coarsest_ft, coarsest, options), torch.zeros(0, 2, dtype=torch.float64))
     none = torch.zeros(1, n_frames, 0, dtype=torch.float64)
     most, tolerance = options.iterations, options.tolerance
     # Most of the way at low resolution, where there are a quarter of the coefficients.
@@ -64,14 +68,14 @@ def _search(
     scale = torch.tensor([s / c for s, c in zip(band.shape, band.cropped, strict=True)], dtype=torch.float64).flip(0)
     found = torch.zeros(frames_ft.shape[0], 2, dtype=torch.float64)
     for _ in range(rounds):
-        turned = (phases(band, displacement, device) for displacement in found)
-        aligned = [ft * row * column for ft, (row, column) in zip(frames_ft, turned, strict=True)]
-        total = aligned[0].clone()
-        for ft in aligned[1:]:
-            total += ft
+        aligned = frames_ft.clone()
+        for ft, displacement in zip(aligned, found, strict=True):
+            row, column = phases(band, displacement, device)
+            ft.mul_(row).mul_(column)
+        total = aligned.sum(0)
         new, clear = found.clone(), np.zeros(len(found), dtype=bool)
         for f, ft in enumerate(aligned):
-            correlation = inverse_real(weights * ft * (total - ft).conj(), band.cropped)
+            correlation = inverse_real((total - ft).conj_physical_().mul_(ft).mul_(weights), band.cropped)
             peak, clear[f] = _peak(correlation, allowed)
             new[f] += peak * scale
         if not clear.any():

@@ -9,7 +9,7 @@ afterwards, to show how well it describes them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from vitreous.methods.motion.global_alignment import FIT_SHARPNESS
 from vitreous.methods.motion.outlying_patches import outlying_patches
 from vitreous.methods.motion.patches import cut_patches
 from vitreous.methods.motion.spectra import Band
-from vitreous.methods.motion.trajectories import Parameters, Prior, Problem, fit, likelihood_scale
+from vitreous.methods.motion.trajectories import Fit, Parameters, Prior, Problem, fit, likelihood_scale
 
 # Broad to narrow: a heavy low-pass first, whose peaks are wide enough to lead in from several pixels away.
 _SHARPNESS = (4.0, 1.5, FIT_SHARPNESS)
+_VALIDATED = 2  # how many of these are gone through in each half of the coefficients, to see whether the model holds
 _NEAR_ENOUGH = 0.2  # px: where a fit with broad peaks stops, as a sharper one follows
 _LONGEST_PATCH_STEP = 5.0  # px
 _ALIKE = 0.5  # of the field: over such distances local motion is alike
@@ -135,7 +136,7 @@ class _Patches:
 
 def _disagreement(fits: _Fits) -> tuple[NDArray[np.float64], bool]:
     """How far each patch's own displacements are from the model (rms, px), and whether noise cannot explain it."""
-    step, error = _patch_steps(fits.with_model.derivatives(fits.parameters))
+    step, error = _patch_steps(fits.solution.at)
     square = step.square().sum(-1).mean(1)
     excess = square - error.square().mean(1)
     return square.sqrt().numpy(), float(excess.max()) > _SUSPICIOUS**2
@@ -193,34 +194,37 @@ def _basis(
 
 @dataclass(frozen=True)
 class _Fits:
-    """The problem at its final weights with and without model, the solution, and the held-out gain."""
+    """The fit to all coefficients, the held-out gain, and the problem at its final weights without a model."""
 
-    with_model: Problem
-    without: Problem
-    parameters: Parameters
+    solution: Fit
     gain: float
+    without: Problem
 
 
 def _fits(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> _Fits:
     """Fit to all coefficients, and for validation to either half, scored on the other."""
-    none = basis[..., :0]
-    height = spectra.band.cropped[0]
-    everything = torch.ones(height)
-    halves = _halves(height)
-    gain = 0.0
+    everything = torch.ones(spectra.band.cropped[0])
+    solution = _anneal(spectra, basis, everything, options)
+    without = _problem(spectra, basis[..., :0], everything, options, FIT_SHARPNESS)
+    return _Fits(solution, _held_out_gain(spectra, basis, options), without)
+
+
+def _held_out_gain(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> float:
+    """Log-likelihood ratio of the model against none, both fitted to one half of the coefficients, in the other.
+
+    At the low frequencies where correlation peaks are broad: what shows there is not bent by noise.
+    """
+    gain, steps = 0.0, _SHARPNESS[:_VALIDATED]
+    options = replace(options, tolerance=_NEAR_ENOUGH)
+    halves = _halves(spectra.band.cropped[0])
     for here, there in (halves, halves[::-1]):
         scores = []
-        for model in (basis, none):
-            parameters = _anneal(spectra, model, here, options)
-            scores.append(_problem(spectra, model, there, options, FIT_SHARPNESS).derivatives(parameters))
+        for model in (basis, basis[..., :0]):
+            found = _anneal(spectra, model, here, options, steps).parameters
+            scores.append(_problem(spectra, model, there, options, steps[-1]).derivatives(found))
         difference = float((scores[0].value - scores[1].value).sum())
         gain += likelihood_scale(scores[0]) * 0.5 * difference
-    return _Fits(
-        _problem(spectra, basis, everything, options, FIT_SHARPNESS),
-        _problem(spectra, none, everything, options, FIT_SHARPNESS),
-        _anneal(spectra, basis, everything, options),
-        gain,
-    )
+    return gain
 
 
 def _halves(height: int) -> tuple[Float[Tensor, "height"], Float[Tensor, "height"]]:
@@ -236,22 +240,28 @@ def _problem(
     return Problem(spectra.frames_ft, weights, spectra.band, basis)
 
 
-def _anneal(spectra: Spectra, basis: Tensor, rows: Float[Tensor, "height"], options: LocalOptions) -> Parameters:
+def _anneal(
+    spectra: Spectra,
+    basis: Tensor,
+    rows: Float[Tensor, "height"],
+    options: LocalOptions,
+    steps: tuple[float, ...] = _SHARPNESS,
+) -> Fit:
     """Fit from no motion, broad correlation peaks first (only the last where there is no model to lead)."""
     parameters = Parameters.zero(basis.shape[1], basis.shape[2])
     most, tolerance = options.iterations, options.tolerance
-    for sharpness in _SHARPNESS[:-1] if basis.shape[2] else ():
+    for sharpness in steps[:-1] if basis.shape[2] else ():
         problem = _problem(spectra, basis, rows, options, sharpness)
         parameters = fit(problem, parameters, options.prior, iterations=most, tolerance=_NEAR_ENOUGH).parameters
-    final = _problem(spectra, basis, rows, options, FIT_SHARPNESS)
-    return fit(final, parameters, options.prior, iterations=most, tolerance=tolerance, size_model=True).parameters
+    final = _problem(spectra, basis, rows, options, steps[-1])
+    return fit(final, parameters, options.prior, iterations=most, tolerance=tolerance, size_model=True)
 
 
 def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: LocalOptions) -> LocalFit:
     """Keep the model if it holds for coefficients it has not seen, and the patches agree with it."""
     centres = patches.centres[~patches.rejected]
     of_all = (patches.centres, patches.residuals, patches.rejected)
-    step, error = _patch_steps(fits.with_model.derivatives(fits.parameters))
+    step, error = _patch_steps(fits.solution.at)
     residual = float(step.square().sum(-1).mean().sqrt())
     excess = math.sqrt(max(residual**2 - float(error.square().mean()), 0.0))
     reason = ""
@@ -260,9 +270,9 @@ def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: 
     elif excess > options.largest_residual:
         reason = f"patches disagree with the model by {excess:.2f} px rms"
     if not reason:
-        tracks = fits.with_model.displacements(fits.parameters) + step
-        coefficients = (units @ fits.parameters.model.numpy()).T
-        found = (fits.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "")
+        tracks = fits.solution.displacements + step
+        coefficients = (units @ fits.solution.parameters.model.numpy()).T
+        found = (fits.solution.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "")
         return LocalFit(patches.times, *found, *of_all)
     still = Parameters.zero(step.shape[1], 0)
     step, _ = _patch_steps(fits.without.derivatives(still))

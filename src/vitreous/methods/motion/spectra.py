@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -51,14 +52,20 @@ class Band:
 
         The cross (kx = 0 or ky = 0) holds row and column noise of the detector, which does not move.
         """
-        k2 = self.ky[:, None] ** 2 + self.kx**2
-        w = torch.exp(-sharpness * b_factor * k2)
-        limit = min(0.5 * c / s for c, s in zip(self.cropped, self.shape, strict=True))
-        lowest = max(_LOWEST_SHELL / s for s in self.shape)
-        w = torch.where((w < _NEGLIGIBLE) | (k2 >= limit**2) | (k2 < lowest**2), 0.0, w)
-        w[0, :] = 0.0
-        w[:, 0] = 0.0
-        return (w * hermitian_weights(self.cropped[1])).to(torch.float32)
+        return _weights(self, b_factor, sharpness)
+
+
+@functools.lru_cache(maxsize=16)
+def _weights(band: Band, b_factor: float, sharpness: float) -> Float[Tensor, "height half"]:
+    # Kept, as they are the same for every movie of a size: not to be written to.
+    k2 = band.ky[:, None] ** 2 + band.kx**2
+    w = torch.exp(-sharpness * b_factor * k2)
+    limit = min(0.5 * c / s for c, s in zip(band.cropped, band.shape, strict=True))
+    lowest = max(_LOWEST_SHELL / s for s in band.shape)
+    w = torch.where((w < _NEGLIGIBLE) | (k2 >= limit**2) | (k2 < lowest**2), 0.0, w)
+    w[0, :] = 0.0
+    w[:, 0] = 0.0
+    return (w * hermitian_weights(band.cropped[1])).to(torch.float32)
 
 
 def band_limit(b_factor: float, sharpness: float, negligible: float = _NEGLIGIBLE) -> float:

@@ -14,11 +14,15 @@ class SumSpectrum:
     """Power spectra of sums of a few frames, added up and averaged into the bins of a small box.
 
     Frames are summed to a few e/A^2 first, as RELION does: enough signal for the low-order rings, too short for
-    what motion is left to blur the high ones. shape (ny, nx) px and pixel_size (A) are of the sums.
+    what motion is left to blur the high ones. shape (ny, nx) px and pixel_size (A) are of the sums. factors (ny, 1) and
+    (nx//2+1,): what their transforms are still to be multiplied by.
     """
 
-    def __init__(self, shape: tuple[int, int], pixel_size: float, box: int) -> None:
+    def __init__(
+        self, shape: tuple[int, int], pixel_size: float, box: int, factors: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         self.shape = shape
+        self._factors = factors
         self.pixel_size = max(pixel_size, _FINEST_SPECTRUM)
         whole = min(shape) * pixel_size / self.pixel_size
         self.box = min(box, 2 * int(whole / 2))
@@ -44,6 +48,10 @@ class SumSpectrum:
         """Root mean power of each bin over the number of pixels, the whole plane with its centre at box//2."""
         assert self._power is not None
         half, device = self.box // 2 + 1, self._power.device
+        if self._factors is not None:
+            along_y, along_x = self._factors
+            self._power *= torch.cat([along_y[run] for run in self._runs]).square()
+            self._power *= along_x[: self._columns].square()
         rows, columns = torch.from_numpy(self._ky).to(device), torch.from_numpy(self._kx).to(device)
         by_row = torch.zeros(self.box, self._columns, device=device).index_add_(0, rows, self._power)
         total = torch.zeros(self.box, half, device=device).index_add_(1, columns, by_row)

@@ -80,11 +80,14 @@ class Parameters:
 class Fit:
     """What was fitted. log_likelihood: quasi log-likelihood, differences of which mean something.
 
-    uncertainty: (f,) standard error of a frame's displacement in pixels (x and y together, as rms).
-    step: largest change in the last iteration, pixels. iterations: how many were done.
+    displacements (p, f, 2) px at the parameters, and the correlation at these. uncertainty: (f,) standard error of a
+    frame's displacement in pixels (x and y together, as rms). step: largest change in the last iteration, pixels.
+    iterations: how many were done.
     """
 
     parameters: Parameters
+    displacements: Float[Tensor, "p f 2"]
+    at: Derivatives
     log_likelihood: float
     uncertainty: Float[Tensor, "f"]
     step: float
@@ -127,8 +130,8 @@ def fit(
             prior = replace(prior, model=size)
         if longest < tolerance and settled:
             break
-    scale = likelihood_scale(at)
-    return Fit(parameters, scale * 0.5 * float(at.value.sum()), _uncertainty(at), longest, done)
+    likelihood = likelihood_scale(at) * 0.5 * float(at.value.sum())
+    return Fit(parameters, problem.displacements(parameters), at, likelihood, _uncertainty(at), longest, done)
 
 
 def _climb(
