@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
+ReadImage = Callable[[Path], tuple[NDArray[Any], float]]
 _SAMPLE = ("sample_thickness", "sample_tilt", "tilt_axis")
 _ICY = 0.15  # ice ring by which a micrograph counts as icy in the figures (nothing is left out for it)
 _COLUMNS = (
@@ -67,7 +68,7 @@ class Ctf(Job):
         failed = [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, _Row)]
+        done = [result for result in results if isinstance(result, CtfRow)]
         if not done:
             write_failed(context.directory, [(one.item, one.reason) for one in failed])
             raise InputError(
@@ -76,7 +77,7 @@ class Ctf(Job):
                 "Check voltage, pixel size and defocus range, or the micrographs themselves.",
             )
         output = context.directory / "micrographs_ctf.star"
-        write_dataset(output, _with_fits(dataset, done, params))
+        write_dataset(output, with_fits(dataset, done, params))
         return Outputs(
             nodes={context.relative(output): "MicrographGroupMetadata.star.relion.ctf"},
             metrics=_metrics(done, failed),
@@ -86,7 +87,7 @@ class Ctf(Job):
 
 
 @dataclass(frozen=True)
-class _Task:
+class CtfTask:
     """One micrograph: its row in the table, what to read, through which lens it was taken."""
 
     index: int
@@ -100,7 +101,7 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Row:
+class CtfRow:
     """What a micrograph's fit says: values by column name; previous_score: of the defocus the input carried."""
 
     index: int
@@ -123,13 +124,14 @@ def _read(params: CtfParameters, context: Context) -> Dataset:
     return dataset
 
 
-def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[_Row | Quarantined]:
+def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[CtfRow | Quarantined]:
     """Results in the order of the table. The fits are numpy and FFT work that leaves Python's lock free."""
-    tasks = [_task(dataset, index, params, context) for index in range(len(dataset))]
+    tasks = [task_of(dataset, index, params, context) for index in range(len(dataset))]
     return shared_out(tasks, lambda task: _attempt(task, params, context), threads=context.threads, ranks=context.ranks)
 
 
-def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> _Task:
+def task_of(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> CtfTask:
+    """A micrograph of a dataset as something to fit."""
     row = dataset.rows.row(index)
     optics = {name: dataset.optics_of_rows(name)[index] for name in dataset.optics}
     name = str(row["micrograph_name"])
@@ -137,7 +139,7 @@ def _task(dataset: Dataset, index: int, params: CtfParameters, context: Context)
     previous = None
     if "defocus_u" in row and float(row["defocus_u"]) > 0:
         previous = (float(row["defocus_u"]), float(row["defocus_v"]), float(row.get("defocus_angle", 0.0)))
-    return _Task(
+    return CtfTask(
         index=index,
         name=name,
         image=image,
@@ -162,50 +164,57 @@ def _source(row: dict[str, Any], params: CtfParameters, context: Context) -> tup
     return micrograph, False
 
 
-def _attempt(task: _Task, params: CtfParameters, context: Context) -> _Row | Quarantined:
+def _attempt(task: CtfTask, params: CtfParameters, context: Context) -> CtfRow | Quarantined:
     try:
-        row = (_stored(task, params, context) if context.resume else None) or _fit(task, params, context)
+        row = (stored_fit(task, params, context) if context.resume else None) or fit_micrograph(task, params, context)
     except (SpectrumError, InputError) as error:
         return Quarantined(task.name, str(error))
     except OSError as error:
         return Quarantined(task.name, f"{error.filename or task.image}: {error.strerror or error}")
+    reason = too_coarse(row, params)
+    return Quarantined(task.name, reason) if reason else row
+
+
+def too_coarse(row: CtfRow, params: CtfParameters) -> str:
+    """Why a fit is not good enough; empty where it is."""
     resolution = row.values["ctf_resolution"]
-    if params.max_resolution is not None and resolution > params.max_resolution:
-        return Quarantined(task.name, f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A")
-    return row
+    if params.max_resolution is None or resolution <= params.max_resolution:
+        return ""
+    return f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A"
 
 
-def _spectrum(task: _Task, params: CtfParameters) -> Spectrum:
+def _spectrum(task: CtfTask, params: CtfParameters, read: ReadImage) -> Spectrum:
     if not task.is_spectrum:
-        image, size = _micrograph(task)
+        image, size = _micrograph(task, read)
         return spectrum_of_micrograph(image, size, box=params.box, target_pixel_size=params.target_pixel_size)
     if not task.image.exists():
         raise SpectrumError(f"power spectrum {task.image} is not there")
-    image, pixel_size = read_image(task.image)
+    image, pixel_size = read(task.image)
     if pixel_size <= 0:
         raise SpectrumError(f"{task.image} has no pixel size in its header")
     return spectrum_from_amplitudes(image, pixel_size)
 
 
-def _micrograph(task: _Task) -> tuple[NDArray[Any], float]:
+def _micrograph(task: CtfTask, read: ReadImage) -> tuple[NDArray[Any], float]:
     if not task.image.exists():
         raise SpectrumError(f"micrograph {task.image} is not there")
-    image, header_size = read_image(task.image)
+    image, header_size = read(task.image)
     size = task.pixel_size or header_size
     if size <= 0:
         raise SpectrumError(f"neither the STAR file nor {task.image} says the pixel size")
     return image, size
 
 
-def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
+def fit_micrograph(task: CtfTask, params: CtfParameters, context: Context, read: ReadImage = read_image) -> CtfRow:
+    """Fit one micrograph and write what came of it. Raises SpectrumError, and what `read` raises."""
     band = Band(params.resolution_min, params.resolution_max)
     tilt = None
     if params.tilt and not task.is_spectrum:
-        image, pixel_size = _micrograph(task)
+        image, pixel_size = _micrograph(task, read)
         tiles = tile_spectra(image, pixel_size, box=params.box or 512, target_pixel_size=params.target_pixel_size)
         fit, tilt, spectrum = fit_tilted_ctf(tiles, task.microscope, band, params.settings())
     else:
-        spectrum = _spectrum(task, params)
+        spectrum = _spectrum(task, params, read)
         fit = fit_ctf(spectrum, task.microscope, band, params.settings())
     if not fit.has_rings:
         raise SpectrumError("no Thon rings stand out of its power spectrum")
@@ -226,10 +235,10 @@ def _fit(task: _Task, params: CtfParameters, context: Context) -> _Row:
     picture = picture_of(task.stem)
     write_image(picture, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
     write_fit(task.stem, task.name, values, previous, fit)
-    return _Row(task.index, values, context.relative(picture), previous)
+    return CtfRow(task.index, values, context.relative(picture), previous)
 
 
-def _previous_score(task: _Task, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
+def _previous_score(task: CtfTask, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
     """Correlation of the defocus that the input carried; a warning where it plainly does not fit."""
     if task.previous is None:
         return None
@@ -243,7 +252,7 @@ def _previous_score(task: _Task, spectrum: Spectrum, fit: CtfFit, band: Band) ->
     return score / ours
 
 
-def _stored(task: _Task, params: CtfParameters, context: Context) -> _Row | None:
+def stored_fit(task: CtfTask, params: CtfParameters, context: Context) -> CtfRow | None:
     """The result of an earlier run of this job, if it is whole and says what is asked for now."""
     found = read_fit(task.stem, (*_COLUMNS, "phase_shift", *_SAMPLE))
     if found is None:
@@ -251,10 +260,11 @@ def _stored(task: _Task, params: CtfParameters, context: Context) -> _Row | None
     values, previous = found
     if params.tilt and not task.is_spectrum and math.isnan(values["sample_tilt"]):
         return None
-    return _Row(task.index, values, context.relative(picture_of(task.stem)), previous)
+    return CtfRow(task.index, values, context.relative(picture_of(task.stem)), previous)
 
 
-def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dataset:
+def with_fits(dataset: Dataset, done: list[CtfRow], params: CtfParameters) -> Dataset:
+    """The micrographs that were fitted, with what the fits say."""
     kept = dataset.take(np.array([row.index for row in done], dtype=np.int64))
     names = [*_COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(_COLUMNS)
     names += ["sample_thickness"] if params.thickness_max else []
@@ -266,7 +276,7 @@ def _with_fits(dataset: Dataset, done: list[_Row], params: CtfParameters) -> Dat
     return kept.with_columns(**columns)
 
 
-def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+def _metrics(done: list[CtfRow], failed: list[Quarantined]) -> dict[str, float | int | str]:
     def median(name: str) -> float:
         return float(np.median([row.values[name] for row in done]))
 
@@ -281,7 +291,7 @@ def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | i
     }
 
 
-def _sample_words(done: list[_Row], params: CtfParameters) -> str:
+def _sample_words(done: list[CtfRow], params: CtfParameters) -> str:
     """What was found of the samples' tilt and thickness, where it was asked for."""
     text = ""
     if params.tilt:
@@ -294,7 +304,7 @@ def _sample_words(done: list[_Row], params: CtfParameters) -> str:
     return text
 
 
-def _summary(done: list[_Row], failed: list[Quarantined]) -> str:
+def _summary(done: list[CtfRow], failed: list[Quarantined]) -> str:
     defocus = [0.5e-4 * (row.values["defocus_u"] + row.values["defocus_v"]) for row in done]
     resolution = float(np.median([row.values["ctf_resolution"] for row in done]))
     text = f"CTF of {len(done)} micrographs: defocus {min(defocus):.2f} to {max(defocus):.2f} um, "

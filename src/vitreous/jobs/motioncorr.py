@@ -18,6 +18,7 @@ from vitreous.data.motion import AccumulatedMotion, accumulated_motion
 from vitreous.data.table import Table
 from vitreous.io.failed import write_failed
 from vitreous.io.motion import MotionRecord, read_motion, write_motion
+from vitreous.io.movies import Movie
 from vitreous.io.mrc import read_header, write_image
 from vitreous.io.relion import write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
@@ -51,13 +52,13 @@ class Motioncorr(Job):
         failed = [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, _Row)]
+        done = [result for result in results if isinstance(result, MotionRow)]
         if not done:
             write_failed(context.directory, [(one.item, one.reason) for one in failed])
             what = f"none of its {len(results)} movies could be used; the first: {failed[0].reason}"
             raise InputError(context.project / params.input, what, "Check the movies.")
         output = context.directory / "corrected_micrographs.star"
-        write_dataset(output, _micrographs(work, done))
+        write_dataset(output, micrographs_of(work, done))
         metrics = _metrics(done, failed) | {"seconds_per_movie": (time.monotonic() - start) / len(results)}
         return Outputs(
             nodes={context.relative(output): "MicrographGroupMetadata.star.relion.motioncorr"},
@@ -68,7 +69,7 @@ class Motioncorr(Job):
 
 
 @dataclass(frozen=True)
-class _Row:
+class MotionRow:
     """What one movie's correction says."""
 
     index: int
@@ -77,7 +78,7 @@ class _Row:
     record: MotionRecord
 
 
-def _files(work: Work, movie: str) -> dict[str, Path]:
+def files_of(work: Work, movie: str) -> dict[str, Path]:
     """Column name -> file of a movie's results."""
     params, stem = work.params, work.context.directory / stem_of(movie, work.context)
     base = stem.name
@@ -94,12 +95,12 @@ def _files(work: Work, movie: str) -> dict[str, Path]:
     return files
 
 
-def _correct_all(work: Work) -> Iterator[_Row | Quarantined]:
+def _correct_all(work: Work) -> Iterator[MotionRow | Quarantined]:
     """Results in the order of the table: as many movies at once as threads and memory allow."""
     context, n = work.context, len(work.dataset)
     at_once = 1
     if context.device.type == "cpu":
-        needed = max(_memory(work, shape) for shape in work.shapes.values())
+        needed = max(memory_of(work, shape) for shape in work.shapes.values())
         at_once = max(1, min(context.threads, n, context.memory // max(needed, 1)))
     threads = max(1, context.threads // at_once)
     before = torch.get_num_threads()
@@ -115,16 +116,17 @@ def _correct_all(work: Work) -> Iterator[_Row | Quarantined]:
         torch.set_num_threads(before)
 
 
-def _memory(work: Work, shape: tuple[int, int], n_frames: int | None = None) -> int:
+def memory_of(work: Work, shape: tuple[int, int], n_frames: int | None = None) -> int:
+    """Bytes at the peak of a movie's correction; n_frames: those of the first movie where not given."""
     if n_frames is None:
         n_frames = work.first().n_frames
     return memory_needed(shape, n_frames, work.params.b_factor)
 
 
-def _attempt(work: Work, index: int, at_once: int) -> _Row | Quarantined:
+def _attempt(work: Work, index: int, at_once: int) -> MotionRow | Quarantined:
     name = str(work.dataset.rows["movie_name"][index])
     try:
-        return (_stored(work, index) if work.context.resume else None) or _correct(work, index, at_once)
+        return (stored_row(work, index) if work.context.resume else None) or _correct(work, index, at_once)
     except InputError as error:
         return Quarantined(name, f"{error.what}. {error.remedy}")
     except UnusableMovie as error:
@@ -133,10 +135,10 @@ def _attempt(work: Work, index: int, at_once: int) -> _Row | Quarantined:
         return Quarantined(name, f"{error.filename or name}: {error.strerror or error}")
 
 
-def _stored(work: Work, index: int) -> _Row | None:
+def stored_row(work: Work, index: int) -> MotionRow | None:
     """The result of an earlier run, where all of its files are whole."""
     name = str(work.dataset.rows["movie_name"][index])
-    files = _files(work, name)
+    files = files_of(work, name)
     try:
         for column, path in files.items():
             if column != "micrograph_metadata":
@@ -144,26 +146,35 @@ def _stored(work: Work, index: int) -> _Row | None:
         record = read_motion(files["micrograph_metadata"])
     except InputError:
         return None
-    return _row(work, index, files, record)
+    return row_of(work, index, files, record)
 
 
-def _row(work: Work, index: int, files: dict[str, Path], record: MotionRecord) -> _Row:
+def row_of(work: Work, index: int, files: dict[str, Path], record: MotionRecord) -> MotionRow:
+    """What a movie's correction says, for the table of micrographs."""
     params = work.params
     name = str(work.dataset.rows["movie_name"][index])
     dose = params.dose_of(name) or params.early_dose  # without a dose the first step is the early motion
     total = accumulated_motion(record.motion, record.pixel_size, dose, early_dose=params.early_dose)
-    return _Row(index, {column: work.context.relative(path) for column, path in files.items()}, total, record)
+    return MotionRow(index, {column: work.context.relative(path) for column, path in files.items()}, total, record)
 
 
-def _correct(work: Work, index: int, at_once: int) -> _Row:
+def _correct(work: Work, index: int, at_once: int) -> MotionRow:
+    name = str(work.dataset.rows["movie_name"][index])
+    corrected, record = correct(work, index, work.open(name), work.context.memory // at_once)
+    files = files_of(work, name)
+    write_corrected(files, corrected, record, work.params)
+    return row_of(work, index, files, record)
+
+
+def correct(work: Work, index: int, movie: Movie, memory: int) -> tuple[Corrected, MotionRecord]:
+    """Correct one opened movie within `memory` bytes. Raises UnusableMovie, and what reading it raises."""
     params, context = work.params, work.context
     row = work.dataset.rows.row(index)
     name, shape = str(row["movie_name"]), work.shapes[int(row["optics_group"])]
-    movie = work.open(name)
     if movie.shape != shape:
         raise UnusableMovie(f"frames are {movie.shape[1]} x {movie.shape[0]} pixels, not {shape[1]} x {shape[0]}")
     frames = FrameRange(movie, *_frame_range(params, movie.n_frames))
-    options = _options(work, index, memory=context.memory // at_once, n_frames=frames.n_frames)
+    options = _options(work, index, memory=memory, n_frames=frames.n_frames)
     started = time.monotonic()
     corrected = correct_movie(frames, options, gain=work.gain, defects=work.defects, device=context.device)
     pre_exposure = float(row.get("pre_exposure", 0.0)) or params.pre_exposure
@@ -184,9 +195,7 @@ def _correct(work: Work, index: int, at_once: int) -> _Row:
         log.warning("%s: %d of its %d frames are blank", name, len(corrected.blank), frames.n_frames)
     if corrected.local is not None and corrected.local.reason:
         log.warning("%s: global alignment only: %s", name, corrected.local.reason)
-    files = _files(work, name)
-    _write(files, corrected, record, params)
-    return _row(work, index, files, record)
+    return corrected, record
 
 
 def _frame_range(params: MotioncorrParameters, n_frames: int) -> tuple[int, int]:
@@ -247,7 +256,10 @@ def _patch_table(corrected: Corrected) -> Table | None:
     )
 
 
-def _write(files: dict[str, Path], corrected: Corrected, record: MotionRecord, params: MotioncorrParameters) -> None:
+def write_corrected(
+    files: dict[str, Path], corrected: Corrected, record: MotionRecord, params: MotioncorrParameters
+) -> None:
+    """Write a movie's results, the STAR file last."""
     sums = corrected.sums
     main = sums.weighted if sums.weighted is not None else sums.plain
     assert main is not None
@@ -264,7 +276,7 @@ def _write(files: dict[str, Path], corrected: Corrected, record: MotionRecord, p
     write_motion(files["micrograph_metadata"], record)
 
 
-def _micrographs(work: Work, done: list[_Row]) -> Dataset:
+def micrographs_of(work: Work, done: list[MotionRow]) -> Dataset:
     """The table of micrographs, with the columns that RELION writes."""
     columns: dict[str, Any] = {column: [row.files[column] for row in done] for column in done[0].files}
     indices = np.array([row.index for row in done])
@@ -279,7 +291,7 @@ def _micrographs(work: Work, done: list[_Row]) -> Dataset:
     return Dataset("micrographs", optics.with_columns(micrograph_pixel_size=sizes), Table(columns))
 
 
-def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+def _metrics(done: list[MotionRow], failed: list[Quarantined]) -> dict[str, float | int | str]:
     fits = [row.record.fit for row in done]
     return {
         "n_movies": len(done),
@@ -299,7 +311,7 @@ def _metrics(done: list[_Row], failed: list[Quarantined]) -> dict[str, float | i
     }
 
 
-def _summary(done: list[_Row], failed: list[Quarantined]) -> str:
+def _summary(done: list[MotionRow], failed: list[Quarantined]) -> str:
     total = np.array([row.motion.total for row in done])
     local = sum(row.record.motion.coefficients is not None for row in done)
     text = f"{len(done)} movies moved {np.median(total):.1f} A (median, up to {total.max():.1f}); "
