@@ -108,14 +108,8 @@ class Autopick(Job):
         if not found:
             what = f"none of its {len(results)} micrographs could be searched; the first: {failed[0].reason}"
             raise InputError(context.project / params.input, what, "Look at the micrographs.")
-        cuts = choose_cuts(
-            [one.candidates.scores for one in found],
-            found[0].candidates.noise,
-            given=params.threshold,
-            adjust=params.adjust_threshold,
-            upper_deviations=params.upper_threshold,
-        )
-        counts = [write_picks(one, cut) for one, cut in zip(found, cuts, strict=True)]
+        cuts = cuts_of([one.candidates.scores for one in found], found[0].candidates.noise, params)
+        counts = [write_picks(one, picks_of(one, cut)) for one, cut in zip(found, cuts, strict=True)]
         return write_listing(found, counts, cuts, failed, context)
 
 
@@ -222,6 +216,17 @@ def _lens(optics: dict[str, Any], row: dict[str, Any]) -> Lens | None:
     return Lens(Microscope(voltage, cs, amplitude_contrast), defocus)
 
 
+def cuts_of(scores: list[NDArray[np.float64]], law: NoiseLaw, params: AutopickParameters) -> list[Cut]:
+    """Where each micrograph's scores are cut."""
+    return choose_cuts(
+        scores,
+        law,
+        given=params.threshold,
+        adjust=params.adjust_threshold,
+        upper_deviations=params.upper_threshold,
+    )
+
+
 def _write_candidates(path: Path, found: Candidates) -> None:
     general = {"contaminated": found.contaminated, "noise_mode": found.noise.mode, "noise_scale": found.noise.scale}
     rows = Table(
@@ -251,9 +256,8 @@ def _read_candidates(path: Path) -> Candidates | None:
         return None
 
 
-def write_picks(found: Found, cut: Cut) -> int:
+def write_picks(found: Found, picks: Table) -> int:
     """Write the picks of a micrograph; how many there are."""
-    picks = picks_of(found, cut)
     write_tables(f"{found.place}_autopick.star", {"": picks})
     return picks.n_rows
 
