@@ -70,13 +70,18 @@ class EerMovie:
         if not 0 <= start <= stop <= self.n_frames:
             what = f"has {self.n_frames} frames; {start + 1} to {stop} were asked for"
             raise InputError(self.path, what, "Ask for fewer.")
-        movie = np.zeros((stop - start, *self.shape), dtype=np.float32)
+        return self._counts(start, stop).astype(np.float32)
+
+    def raw_frames(self) -> NDArray[Any]:
+        """All frames (n, y, x) as counts."""
+        return self._counts(0, self.n_frames)
+
+    def _counts(self, start: int, stop: int) -> NDArray[np.uint16]:
+        movie = np.zeros((stop - start, *self.shape), dtype=np.uint16)
         with tiff_faults(self.path), self.path.open("rb") as handle:
-            for index, frame in enumerate(movie, start):
-                counts = np.zeros(self.shape, dtype=np.uint16)
+            for index, counts in enumerate(movie, start):
                 for segment in self._segments[index * self.grouping : (index + 1) * self.grouping]:
                     self._add(handle, segment, counts)
-                frame[:] = counts
         return movie
 
     def _add(self, handle: BinaryIO, segment: _Segment, counts: NDArray[np.uint16]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.io.eer import DEFAULT_GROUPING, EerMovie
-from vitreous.io.mrc import MrcStack, open_stack, read_header, read_sections
+from vitreous.io.mrc import MrcStack, open_stack, read_array, read_header, read_sections
 from vitreous.io.tiff import TiffMovie
 
 _PLAIN = (".mrc", ".mrcs", ".st")
@@ -32,6 +32,10 @@ class Movie(Protocol):
 
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
         """Frames start..stop-1 as float32 (n, y, x)."""
+        ...
+
+    def raw_frames(self) -> NDArray[Any]:
+        """All frames (n, y, x) in the number type they are stored in (EER: rendered counts)."""
         ...
 
 
@@ -59,6 +63,30 @@ class MrcMovie:
             return read_sections(self.path, start, stop)
         self._packed = open_stack(self.path)  # once is enough: it was read whole
         return self._packed.images(slice(start, stop))
+
+    def raw_frames(self) -> NDArray[Any]:
+        """All frames (n, y, x) in the file's own number type."""
+        return read_array(self.path)[0]
+
+
+class HeldMovie:
+    """A movie whose frames were all read; they stay in the number type they are stored in (8 bits a pixel, mostly)."""
+
+    def __init__(self, movie: Movie) -> None:
+        self.path, self.shape, self.pixel_size = movie.path, movie.shape, movie.pixel_size
+        self.n_frames, self.n_dropped = movie.n_frames, movie.n_dropped
+        self._values = movie.raw_frames()
+
+    def frames(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Frames start..stop-1 as float32 (n, y, x)."""
+        if not 0 <= start <= stop <= self.n_frames:
+            what = f"has {self.n_frames} frames; {start + 1} to {stop} were asked for"
+            raise InputError(self.path, what, "Ask for fewer.")
+        return self._values[start:stop].astype(np.float32)
+
+    def raw_frames(self) -> NDArray[Any]:
+        """All frames (n, y, x)."""
+        return self._values
 
 
 def open_movie(path: str | Path, eer_grouping: int = DEFAULT_GROUPING, eer_upsampling: int = 1) -> Movie:

@@ -111,6 +111,13 @@ def read_image(path: str | Path) -> tuple[NDArray[Any], float]:
     return (image[0] if header.shape[0] == 1 else image), header.pixel_size
 
 
+def map_image(path: str | Path) -> tuple[NDArray[Any], float]:
+    """The first image (y, x) of a file of our own as float32, mapped where it can be: read where it is touched."""
+    header = read_header(path)
+    array = np.memmap(path, header.dtype, "c", header.offset, header.shape)[0]
+    return array.astype(np.float32, copy=False), header.pixel_size
+
+
 def read_map(path: str | Path) -> Volume:
     """A cubic map (z, y, x). Axes that are stored in another order (MAPC, MAPR, MAPS) are put right.
 

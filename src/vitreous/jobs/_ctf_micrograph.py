@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from vitreous.methods.ctf_fitting.spectrum import (
 from vitreous.methods.ctf_fitting.tilt import fit_tilted_ctf
 
 log = logging.getLogger(__name__)
+ReadImage = Callable[[Path], tuple[NDArray[Any], float]]
 COLUMNS = (
     "defocus_u",
     "defocus_v",
@@ -44,7 +46,7 @@ _SAMPLE = ("sample_thickness", "sample_tilt", "tilt_axis")
 
 
 @dataclass(frozen=True)
-class Task:
+class CtfTask:
     """One micrograph: its row in the table, what to read, through which lens it was taken."""
 
     index: int
@@ -58,7 +60,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Row:
+class CtfRow:
     """What a micrograph's fit says: values by column name; previous_score: of the defocus the input carried."""
 
     index: int
@@ -67,7 +69,8 @@ class Row:
     previous_score: float | None
 
 
-def task_of(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> Task:
+def task_of(dataset: Dataset, index: int, params: CtfParameters, context: Context) -> CtfTask:
+    """A micrograph of a dataset as something to fit."""
     row = dataset.rows.row(index)
     optics = {name: dataset.optics_of_rows(name)[index] for name in dataset.optics}
     name = str(row["micrograph_name"])
@@ -75,7 +78,7 @@ def task_of(dataset: Dataset, index: int, params: CtfParameters, context: Contex
     previous = None
     if "defocus_u" in row and float(row["defocus_u"]) > 0:
         previous = (float(row["defocus_u"]), float(row["defocus_v"]), float(row.get("defocus_angle", 0.0)))
-    return Task(
+    return CtfTask(
         index=index,
         name=name,
         image=image,
@@ -100,50 +103,58 @@ def _source(row: dict[str, Any], params: CtfParameters, context: Context) -> tup
     return micrograph, False
 
 
-def attempt(task: Task, params: CtfParameters, context: Context) -> Row | Quarantined:
+def attempt(task: CtfTask, params: CtfParameters, context: Context) -> CtfRow | Quarantined:
+    """Fit a micrograph, or take an earlier run's result; what is wrong with it becomes its reason."""
     try:
-        row = (_stored(task, params, context) if context.resume else None) or _fit(task, params, context)
+        row = (stored_fit(task, params, context) if context.resume else None) or fit_micrograph(task, params, context)
     except (SpectrumError, InputError) as error:
         return Quarantined(task.name, str(error))
     except OSError as error:
         return Quarantined(task.name, f"{error.filename or task.image}: {error.strerror or error}")
+    reason = too_coarse(row, params)
+    return Quarantined(task.name, reason) if reason else row
+
+
+def too_coarse(row: CtfRow, params: CtfParameters) -> str:
+    """Why a fit is not good enough; empty where it is."""
     resolution = row.values["ctf_resolution"]
-    if params.max_resolution is not None and resolution > params.max_resolution:
-        return Quarantined(task.name, f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A")
-    return row
+    if params.max_resolution is None or resolution <= params.max_resolution:
+        return ""
+    return f"fits only to {resolution:.1f} A, worse than {params.max_resolution:g} A"
 
 
-def _spectrum(task: Task, params: CtfParameters) -> Spectrum:
+def _spectrum(task: CtfTask, params: CtfParameters, read: ReadImage) -> Spectrum:
     if not task.is_spectrum:
-        image, size = _micrograph(task)
+        image, size = _micrograph(task, read)
         return spectrum_of_micrograph(image, size, box=params.box, target_pixel_size=params.target_pixel_size)
     if not task.image.exists():
         raise SpectrumError(f"power spectrum {task.image} is not there")
-    image, pixel_size = read_image(task.image)
+    image, pixel_size = read(task.image)
     if pixel_size <= 0:
         raise SpectrumError(f"{task.image} has no pixel size in its header")
     return spectrum_from_amplitudes(image, pixel_size)
 
 
-def _micrograph(task: Task) -> tuple[NDArray[Any], float]:
+def _micrograph(task: CtfTask, read: ReadImage) -> tuple[NDArray[Any], float]:
     if not task.image.exists():
         raise SpectrumError(f"micrograph {task.image} is not there")
-    image, header_size = read_image(task.image)
+    image, header_size = read(task.image)
     size = task.pixel_size or header_size
     if size <= 0:
         raise SpectrumError(f"neither the STAR file nor {task.image} says the pixel size")
     return image, size
 
 
-def _fit(task: Task, params: CtfParameters, context: Context) -> Row:
+def fit_micrograph(task: CtfTask, params: CtfParameters, context: Context, read: ReadImage = read_image) -> CtfRow:
+    """Fit one micrograph and write what came of it. Raises SpectrumError, and what `read` raises."""
     band = Band(params.resolution_min, params.resolution_max)
     tilt = None
     if params.tilt and not task.is_spectrum:
-        image, pixel_size = _micrograph(task)
+        image, pixel_size = _micrograph(task, read)
         tiles = tile_spectra(image, pixel_size, box=params.box or 512, target_pixel_size=params.target_pixel_size)
         fit, tilt, spectrum = fit_tilted_ctf(tiles, task.microscope, band, params.settings())
     else:
-        spectrum = _spectrum(task, params)
+        spectrum = _spectrum(task, params, read)
         fit = fit_ctf(spectrum, task.microscope, band, params.settings())
     if not fit.has_rings:
         raise SpectrumError("no Thon rings stand out of its power spectrum")
@@ -164,10 +175,10 @@ def _fit(task: Task, params: CtfParameters, context: Context) -> Row:
     picture = picture_of(task.stem)
     write_image(picture, diagnostic_image(spectrum, fit, task.microscope), spectrum.pixel_size)
     write_fit(task.stem, task.name, values, previous, fit)
-    return Row(task.index, values, context.relative(picture), previous)
+    return CtfRow(task.index, values, context.relative(picture), previous)
 
 
-def _previous_score(task: Task, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
+def _previous_score(task: CtfTask, spectrum: Spectrum, fit: CtfFit, band: Band) -> float | None:
     """Correlation of the defocus that the input carried; a warning where it plainly does not fit."""
     if task.previous is None:
         return None
@@ -181,7 +192,7 @@ def _previous_score(task: Task, spectrum: Spectrum, fit: CtfFit, band: Band) -> 
     return score / ours
 
 
-def _stored(task: Task, params: CtfParameters, context: Context) -> Row | None:
+def stored_fit(task: CtfTask, params: CtfParameters, context: Context) -> CtfRow | None:
     """The result of an earlier run of this job, if it is whole and says what is asked for now."""
     found = read_fit(task.stem, (*COLUMNS, "phase_shift", *_SAMPLE))
     if found is None:
@@ -189,4 +200,4 @@ def _stored(task: Task, params: CtfParameters, context: Context) -> Row | None:
     values, previous = found
     if params.tilt and not task.is_spectrum and math.isnan(values["sample_tilt"]):
         return None
-    return Row(task.index, values, context.relative(picture_of(task.stem)), previous)
+    return CtfRow(task.index, values, context.relative(picture_of(task.stem)), previous)

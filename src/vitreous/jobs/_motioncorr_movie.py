@@ -11,6 +11,7 @@ from vitreous.core.errors import InputError
 from vitreous.data.motion import AccumulatedMotion, accumulated_motion
 from vitreous.data.table import Table
 from vitreous.io.motion import MotionRecord, read_motion, write_motion
+from vitreous.io.movies import Movie
 from vitreous.io.mrc import read_header, write_image
 from vitreous.job import Quarantined
 from vitreous.jobs._motioncorr_parameters import MotioncorrParameters
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Row:
+class MotionRow:
     """What one movie's correction says."""
 
     index: int
@@ -33,7 +34,7 @@ class Row:
     record: MotionRecord
 
 
-def _files(work: Work, movie: str) -> dict[str, Path]:
+def files_of(work: Work, movie: str) -> dict[str, Path]:
     """Column name -> file of a movie's results."""
     params, stem = work.params, work.context.directory / stem_of(movie, work.context)
     base = stem.name
@@ -51,15 +52,17 @@ def _files(work: Work, movie: str) -> dict[str, Path]:
 
 
 def memory_of(work: Work, shape: tuple[int, int], n_frames: int | None = None) -> int:
+    """Bytes at the peak of a movie's correction; n_frames: those of the first movie where not given."""
     if n_frames is None:
         n_frames = work.first().n_frames
     return memory_needed(shape, n_frames, work.params.b_factor)
 
 
-def attempt(work: Work, index: int, at_once: int) -> Row | Quarantined:
+def attempt(work: Work, index: int, at_once: int) -> MotionRow | Quarantined:
+    """Correct a movie, or take an earlier run's result; what is wrong with it becomes its reason."""
     name = str(work.dataset.rows["movie_name"][index])
     try:
-        return (_stored(work, index) if work.context.resume else None) or _correct(work, index, at_once)
+        return (stored_row(work, index) if work.context.resume else None) or _correct(work, index, at_once)
     except InputError as error:
         return Quarantined(name, f"{error.what}. {error.remedy}")
     except UnusableMovie as error:
@@ -68,10 +71,10 @@ def attempt(work: Work, index: int, at_once: int) -> Row | Quarantined:
         return Quarantined(name, f"{error.filename or name}: {error.strerror or error}")
 
 
-def _stored(work: Work, index: int) -> Row | None:
+def stored_row(work: Work, index: int) -> MotionRow | None:
     """The result of an earlier run, where all of its files are whole."""
     name = str(work.dataset.rows["movie_name"][index])
-    files = _files(work, name)
+    files = files_of(work, name)
     try:
         for column, path in files.items():
             if column != "micrograph_metadata":
@@ -79,26 +82,35 @@ def _stored(work: Work, index: int) -> Row | None:
         record = read_motion(files["micrograph_metadata"])
     except InputError:
         return None
-    return _row(work, index, files, record)
+    return row_of(work, index, files, record)
 
 
-def _row(work: Work, index: int, files: dict[str, Path], record: MotionRecord) -> Row:
+def row_of(work: Work, index: int, files: dict[str, Path], record: MotionRecord) -> MotionRow:
+    """What a movie's correction says, for the table of micrographs."""
     params = work.params
     name = str(work.dataset.rows["movie_name"][index])
     dose = params.dose_of(name) or params.early_dose  # without a dose the first step is the early motion
     total = accumulated_motion(record.motion, record.pixel_size, dose, early_dose=params.early_dose)
-    return Row(index, {column: work.context.relative(path) for column, path in files.items()}, total, record)
+    return MotionRow(index, {column: work.context.relative(path) for column, path in files.items()}, total, record)
 
 
-def _correct(work: Work, index: int, at_once: int) -> Row:
+def _correct(work: Work, index: int, at_once: int) -> MotionRow:
+    name = str(work.dataset.rows["movie_name"][index])
+    corrected, record = correct(work, index, work.open(name), work.context.memory // at_once)
+    files = files_of(work, name)
+    write_corrected(files, corrected, record, work.params)
+    return row_of(work, index, files, record)
+
+
+def correct(work: Work, index: int, movie: Movie, memory: int) -> tuple[Corrected, MotionRecord]:
+    """Correct one opened movie within `memory` bytes. Raises UnusableMovie, and what reading it raises."""
     params, context = work.params, work.context
     row = work.dataset.rows.row(index)
     name, shape = str(row["movie_name"]), work.shapes[int(row["optics_group"])]
-    movie = work.open(name)
     if movie.shape != shape:
         raise UnusableMovie(f"frames are {movie.shape[1]} x {movie.shape[0]} pixels, not {shape[1]} x {shape[0]}")
     frames = FrameRange(movie, *_frame_range(params, movie.n_frames))
-    options = _options(work, index, memory=context.memory // at_once, n_frames=frames.n_frames)
+    options = _options(work, index, memory=memory, n_frames=frames.n_frames)
     started = time.monotonic()
     corrected = correct_movie(frames, options, gain=work.gain, defects=work.defects, device=context.device)
     pre_exposure = float(row.get("pre_exposure", 0.0)) or params.pre_exposure
@@ -119,9 +131,7 @@ def _correct(work: Work, index: int, at_once: int) -> Row:
         log.warning("%s: %d of its %d frames are blank", name, len(corrected.blank), frames.n_frames)
     if corrected.local is not None and corrected.local.reason:
         log.warning("%s: global alignment only: %s", name, corrected.local.reason)
-    files = _files(work, name)
-    _write(files, corrected, record, params)
-    return _row(work, index, files, record)
+    return corrected, record
 
 
 def _frame_range(params: MotioncorrParameters, n_frames: int) -> tuple[int, int]:
@@ -182,7 +192,10 @@ def _patch_table(corrected: Corrected) -> Table | None:
     )
 
 
-def _write(files: dict[str, Path], corrected: Corrected, record: MotionRecord, params: MotioncorrParameters) -> None:
+def write_corrected(
+    files: dict[str, Path], corrected: Corrected, record: MotionRecord, params: MotioncorrParameters
+) -> None:
+    """Write a movie's results, the STAR file last."""
     sums = corrected.sums
     main = sums.weighted if sums.weighted is not None else sums.plain
     assert main is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,12 @@ class Work:
         raise AssertionError("no movie can be opened")
 
 
-def prepare(params: MotioncorrParameters, context: Context) -> Work:
-    """Read what is asked for. Raises InputError for what is wrong for every movie."""
-    dataset = _with_optics(_list_movies(params, context), params, context)
+def prepare(params: MotioncorrParameters, context: Context, listed: Dataset | None = None) -> Work:
+    """Read what is asked for. Raises InputError for what is wrong for every movie.
+
+    listed: movies to take instead of those that params.input names.
+    """
+    dataset = _with_optics(listed or _list_movies(params, context), params, context)
     path = context.project / params.input
     names = [str(name) for name in dataset.rows["movie_name"]]
     doses = {params.dose_of(name) for name in names}
@@ -96,6 +99,11 @@ def _list_movies(params: MotioncorrParameters, context: Context) -> Dataset:
         raise InputError(
             path, "matches no movies", f"Movies end in {', '.join(MOVIE_ENDINGS)}; put a pattern in quotes."
         )
+    return listed_movies(files, context)
+
+
+def listed_movies(files: Sequence[Path], context: Context) -> Dataset:
+    """Movies as a STAR file would list them; what is known of their optics is found later."""
     root = context.project.absolute()
     names = [str(one.relative_to(root)) if one.is_relative_to(root) else str(one) for one in files]
     rows = Table({"movie_name": np.array(names, dtype=object), "optics_group": np.ones(len(names), np.int64)})

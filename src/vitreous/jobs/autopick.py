@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vitreous.core.ctf import Defocus, Microscope
 from vitreous.core.errors import InputError
@@ -75,7 +76,7 @@ class AutopickParameters(JobParameters):
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """One micrograph with its candidates and where its picks go."""
 
     name: str
@@ -101,21 +102,15 @@ class Autopick(Job):
         templates = read_templates(params, context.project) if params.ref else None
         results = list(track(_search(dataset, params, templates, context), "Picking", len(dataset)))
         failed = [result for result in results if isinstance(result, Quarantined)]
-        found = [result for result in results if isinstance(result, _Found)]
+        found = [result for result in results if isinstance(result, Found)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
         if not found:
             what = f"none of its {len(results)} micrographs could be searched; the first: {failed[0].reason}"
             raise InputError(context.project / params.input, what, "Look at the micrographs.")
-        cuts = choose_cuts(
-            [one.candidates.scores for one in found],
-            found[0].candidates.noise,
-            given=params.threshold,
-            adjust=params.adjust_threshold,
-            upper_deviations=params.upper_threshold,
-        )
-        counts = [_write_picks(one, cut) for one, cut in zip(found, cuts, strict=True)]
-        return _outputs(found, counts, cuts, failed, context)
+        cuts = cuts_of([one.candidates.scores for one in found], found[0].candidates.noise, params)
+        counts = [write_picks(one, picks_of(one, cut)) for one, cut in zip(found, cuts, strict=True)]
+        return write_listing(found, counts, cuts, failed, context)
 
 
 def _read(path: Path) -> Dataset:
@@ -146,9 +141,20 @@ def read_templates(params: AutopickParameters, project: Path) -> Templates:
 
 def _search(
     dataset: Dataset, params: AutopickParameters, templates: Templates | None, context: Context
-) -> Iterator[_Found | Quarantined]:
+) -> Iterator[Found | Quarantined]:
     """Candidates of each micrograph, in order; numpy, scipy and FFTs leave Python's lock free."""
-    recipe = PickingRecipe(
+    recipe = recipe_of(params)
+    return shared_out(
+        range(len(dataset)),
+        lambda index: _attempt(dataset, index, recipe, templates, context),
+        threads=context.threads,
+        ranks=context.ranks,
+    )
+
+
+def recipe_of(params: AutopickParameters) -> PickingRecipe:
+    """What is looked for, in the method's terms."""
+    return PickingRecipe(
         diameter_min=params.diameter_min,
         diameter_max=params.diameter_max,
         min_distance=params.min_distance,
@@ -159,35 +165,41 @@ def _search(
         edge=params.edge,
         min_roundness=params.min_roundness,
     )
-    return shared_out(
-        range(len(dataset)),
-        lambda index: _attempt(dataset, index, recipe, templates, context),
-        threads=context.threads,
-        ranks=context.ranks,
-    )
 
 
 def _attempt(
     dataset: Dataset, index: int, recipe: PickingRecipe, templates: Templates | None, context: Context
-) -> _Found | Quarantined:
+) -> Found | Quarantined:
+    try:
+        return search_one(dataset, index, recipe, templates, context)
+    except (ValueError, InputError) as error:
+        return Quarantined(str(dataset.rows["micrograph_name"][index]), str(error))
+
+
+def search_one(
+    dataset: Dataset,
+    index: int,
+    recipe: PickingRecipe,
+    templates: Templates | None,
+    context: Context,
+    read: Callable[[Path], tuple[NDArray[Any], float]] = read_image,
+) -> Found:
+    """Candidates of one micrograph, written. Raises ValueError, and what `read` raises."""
     name = str(dataset.rows["micrograph_name"][index])
     place = context.place_of(name)
     stored = Path(f"{place}_candidates.star")
-    try:
-        candidates = _read_candidates(stored) if context.resume and stored.is_file() else None
-        if candidates is None:
-            image, header_pixel = read_image(context.project / name)
-            optics = {column: dataset.optics_of_rows(column)[index] for column in dataset.optics}
-            pixel_size = float(optics.get("micrograph_pixel_size", header_pixel))
-            if pixel_size <= 0:
-                raise ValueError("its pixel size is known neither from the STAR file nor from its header")
-            lens = _lens(optics, dataset.rows.row(index))
-            micrograph = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-            candidates = find_candidates(micrograph, pixel_size, recipe, lens, templates)
-            _write_candidates(stored, candidates)
-    except (ValueError, InputError) as error:
-        return Quarantined(name, str(error))
-    return _Found(name, place, candidates)
+    candidates = _read_candidates(stored) if context.resume and stored.is_file() else None
+    if candidates is None:
+        image, header_pixel = read(context.project / name)
+        optics = {column: dataset.optics_of_rows(column)[index] for column in dataset.optics}
+        pixel_size = float(optics.get("micrograph_pixel_size", header_pixel))
+        if pixel_size <= 0:
+            raise ValueError("its pixel size is known neither from the STAR file nor from its header")
+        lens = _lens(optics, dataset.rows.row(index))
+        micrograph = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        candidates = find_candidates(micrograph, pixel_size, recipe, lens, templates)
+        _write_candidates(stored, candidates)
+    return Found(name, place, candidates)
 
 
 def _lens(optics: dict[str, Any], row: dict[str, Any]) -> Lens | None:
@@ -202,6 +214,17 @@ def _lens(optics: dict[str, Any], row: dict[str, Any]) -> Lens | None:
     defocus = Defocus(*(torch.tensor([value], dtype=torch.float64) for value in (u, v, angle, phase)))
     voltage, cs, amplitude_contrast = (float(optics[name]) for name in needed)
     return Lens(Microscope(voltage, cs, amplitude_contrast), defocus)
+
+
+def cuts_of(scores: list[NDArray[np.float64]], law: NoiseLaw, params: AutopickParameters) -> list[Cut]:
+    """Where each micrograph's scores are cut."""
+    return choose_cuts(
+        scores,
+        law,
+        given=params.threshold,
+        adjust=params.adjust_threshold,
+        upper_deviations=params.upper_threshold,
+    )
 
 
 def _write_candidates(path: Path, found: Candidates) -> None:
@@ -233,9 +256,16 @@ def _read_candidates(path: Path) -> Candidates | None:
         return None
 
 
-def _write_picks(found: _Found, cut: Cut) -> int:
+def write_picks(found: Found, picks: Table) -> int:
+    """Write the picks of a micrograph; how many there are."""
+    write_tables(f"{found.place}_autopick.star", {"": picks})
+    return picks.n_rows
+
+
+def picks_of(found: Found, cut: Cut) -> Table:
+    """The candidates that are picks."""
     kept = cut.keeps(found.candidates.scores)
-    picks = Table(
+    return Table(
         {
             "coordinate_x": found.candidates.coordinates[kept, 0],
             "coordinate_y": found.candidates.coordinates[kept, 1],
@@ -244,13 +274,12 @@ def _write_picks(found: _Found, cut: Cut) -> int:
             "psi": found.candidates.psi[kept],
         }
     )
-    write_tables(f"{found.place}_autopick.star", {"": picks})
-    return int(kept.sum())
 
 
-def _outputs(
-    found: list[_Found], counts: list[int], cuts: list[Cut], failed: list[Quarantined], context: Context
+def write_listing(
+    found: list[Found], counts: list[int], cuts: list[Cut], failed: list[Quarantined], context: Context
 ) -> Outputs:
+    """Write autopick.star and picking_summary.star."""
     files = [context.relative(Path(f"{one.place}_autopick.star")) for one in found]
     names = [one.name for one in found]
     listing = Table({"micrograph_name": names, "coordinate_file": files})

@@ -14,7 +14,7 @@ from vitreous.data.dataset import Dataset
 from vitreous.io.failed import write_failed
 from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
-from vitreous.jobs._ctf_micrograph import COLUMNS, Row, attempt, task_of
+from vitreous.jobs._ctf_micrograph import COLUMNS, CtfRow, attempt, task_of
 from vitreous.jobs._ctf_parameters import CtfParameters
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
@@ -40,7 +40,7 @@ class Ctf(Job):
         failed = [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, Row)]
+        done = [result for result in results if isinstance(result, CtfRow)]
         if not done:
             write_failed(context.directory, [(one.item, one.reason) for one in failed])
             raise InputError(
@@ -49,7 +49,7 @@ class Ctf(Job):
                 "Check voltage, pixel size and defocus range, or the micrographs themselves.",
             )
         output = context.directory / "micrographs_ctf.star"
-        write_dataset(output, _with_fits(dataset, done, params))
+        write_dataset(output, with_fits(dataset, done, params))
         return Outputs(
             nodes={context.relative(output): "MicrographGroupMetadata.star.relion.ctf"},
             metrics=_metrics(done, failed),
@@ -72,13 +72,14 @@ def _read(params: CtfParameters, context: Context) -> Dataset:
     return dataset
 
 
-def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[Row | Quarantined]:
+def _fit_all(dataset: Dataset, params: CtfParameters, context: Context) -> Iterator[CtfRow | Quarantined]:
     """Results in the order of the table. The fits are numpy and FFT work that leaves Python's lock free."""
     tasks = [task_of(dataset, index, params, context) for index in range(len(dataset))]
     return shared_out(tasks, lambda task: attempt(task, params, context), threads=context.threads, ranks=context.ranks)
 
 
-def _with_fits(dataset: Dataset, done: list[Row], params: CtfParameters) -> Dataset:
+def with_fits(dataset: Dataset, done: list[CtfRow], params: CtfParameters) -> Dataset:
+    """The micrographs that were fitted, with what the fits say."""
     kept = dataset.take(np.array([row.index for row in done], dtype=np.int64))
     names = [*COLUMNS, "phase_shift"] if params.phase_shift or "phase_shift" in dataset.rows else list(COLUMNS)
     names += ["sample_thickness"] if params.thickness_max else []
@@ -90,7 +91,7 @@ def _with_fits(dataset: Dataset, done: list[Row], params: CtfParameters) -> Data
     return kept.with_columns(**columns)
 
 
-def _metrics(done: list[Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+def _metrics(done: list[CtfRow], failed: list[Quarantined]) -> dict[str, float | int | str]:
     def median(name: str) -> float:
         return float(np.median([row.values[name] for row in done]))
 
@@ -105,7 +106,7 @@ def _metrics(done: list[Row], failed: list[Quarantined]) -> dict[str, float | in
     }
 
 
-def _sample_words(done: list[Row], params: CtfParameters) -> str:
+def _sample_words(done: list[CtfRow], params: CtfParameters) -> str:
     """What was found of the samples' tilt and thickness, where it was asked for."""
     text = ""
     if params.tilt:
@@ -118,7 +119,7 @@ def _sample_words(done: list[Row], params: CtfParameters) -> str:
     return text
 
 
-def _summary(done: list[Row], failed: list[Quarantined]) -> str:
+def _summary(done: list[CtfRow], failed: list[Quarantined]) -> str:
     defocus = [0.5e-4 * (row.values["defocus_u"] + row.values["defocus_v"]) for row in done]
     resolution = float(np.median([row.values["ctf_resolution"] for row in done]))
     text = f"CTF of {len(done)} micrographs: defocus {min(defocus):.2f} to {max(defocus):.2f} um, "

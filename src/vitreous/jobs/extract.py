@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
@@ -67,7 +68,7 @@ class ExtractParameters(JobParameters):
 
 
 @dataclass(frozen=True)
-class _Task:
+class CutTask:
     """One micrograph, its row, its pixel size (A) and the particles to cut, in the order they get in the stack."""
 
     name: str
@@ -79,7 +80,7 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Stack:
+class Stack:
     """Particles of one micrograph as written. outside: how many picks had no window on the micrograph."""
 
     rows: Table
@@ -98,28 +99,29 @@ class Extract(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write one stack per micrograph and particles.star."""
-        recipe = _recipe(params)
+        recipe = recipe_of(params)
         micrographs = _read_micrographs(context.project / params.micrographs)
         picks = _picks_of_particles(params, context) if params.particles else _picks_of_files(params, context)
-        tasks, failed = _plan(micrographs, picks, context)
+        tasks, failed = plan_cutting(micrographs, picks, context)
         results = list(track(_extract_all(tasks, recipe, params, context), "Extracting", len(tasks)))
         failed += [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, _Stack) and result.rows.n_rows]
+        done = [result for result in results if isinstance(result, Stack) and result.rows.n_rows]
         if not done:
             reason = failed[0].reason if failed else "there are no coordinates on these micrographs"
             raise InputError(
                 context.project / params.micrographs, f"no particle could be extracted: {reason}", "Check the picks."
             )
-        optics = _image_optics(micrographs.optics, recipe)
-        dataset = Dataset("particles", optics, _join([one.rows for one in done]))
+        optics = image_optics(micrographs.optics, recipe)
+        dataset = Dataset("particles", optics, joined_rows([one.rows for one in done]))
         target = context.directory / "particles.star"
         write_dataset(target, dataset)
         return _outputs(dataset, sum(one.outside for one in done), failed, context.relative(target), len(done))
 
 
-def _recipe(params: ExtractParameters) -> ExtractionRecipe:
+def recipe_of(params: ExtractParameters) -> ExtractionRecipe:
+    """What is cut, in the method's terms. Raises InputError for what cannot be."""
     for name, value in (("box", params.box), ("rescale", params.rescale)):
         if value % 2:
             raise InputError("extract", f"{name} is {value}, an odd number", f"Take {value + 1}.")
@@ -187,7 +189,10 @@ def _picks_of_particles(params: ExtractParameters, context: Context) -> dict[str
     return {str(names[part[0]]): rows.take(part) for part in np.split(order, bounds)[:-1]}
 
 
-def _plan(micrographs: Dataset, picks: dict[str, Table], context: Context) -> tuple[list[_Task], list[Quarantined]]:
+def plan_cutting(
+    micrographs: Dataset, picks: dict[str, Table], context: Context
+) -> tuple[list[CutTask], list[Quarantined]]:
+    """The micrographs that have picks, and names with picks that are no micrographs."""
     groups = micrographs.optics["optics_group"]
     tasks = []
     for index, raw in enumerate(micrographs.rows["micrograph_name"]):
@@ -198,15 +203,15 @@ def _plan(micrographs: Dataset, picks: dict[str, Table], context: Context) -> tu
         optics = micrographs.optics.row(int(np.flatnonzero(groups == row["optics_group"])[0]))
         pixel_size = float(optics.get("micrograph_pixel_size", 0.0))
         stack = Path(f"{context.place_of(name)}.mrcs")
-        tasks.append(_Task(name, row, int(row["optics_group"]), pixel_size, picks[name], stack))
+        tasks.append(CutTask(name, row, int(row["optics_group"]), pixel_size, picks[name], stack))
     known = set(micrographs.rows["micrograph_name"].astype(str))
     strangers = [Quarantined(name, "has coordinates but is not in the list of micrographs") for name in picks]
     return tasks, [one for one in strangers if one.item not in known]
 
 
 def _extract_all(
-    tasks: list[_Task], recipe: ExtractionRecipe, params: ExtractParameters, context: Context
-) -> Iterator[_Stack | Quarantined]:
+    tasks: list[CutTask], recipe: ExtractionRecipe, params: ExtractParameters, context: Context
+) -> Iterator[Stack | Quarantined]:
     """Stacks in the order of the micrographs; torch and FFTs leave Python's lock free."""
     workers = max(1, min(context.threads, len(tasks)))
     memory = context.memory // (2 * workers)
@@ -219,18 +224,24 @@ def _extract_all(
 
 
 def _attempt(
-    task: _Task, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
-) -> _Stack | Quarantined:
+    task: CutTask, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
+) -> Stack | Quarantined:
     try:
-        return _extract_one(task, recipe, params, context, memory)
+        return extract_one(task, recipe, params, context, memory)
     except (InputError, ValueError) as error:
         return Quarantined(task.name, str(error))
 
 
-def _extract_one(
-    task: _Task, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
-) -> _Stack:
-    image, header_pixel = read_image(context.project / task.name)
+def extract_one(
+    task: CutTask,
+    recipe: ExtractionRecipe,
+    params: ExtractParameters,
+    context: Context,
+    memory: int,
+    read: Callable[[Path], tuple[NDArray[Any], float]] = read_image,
+) -> Stack:
+    """Cut and write the particles of one micrograph. Raises ValueError, and what `read` raises."""
+    image, header_pixel = read(context.project / task.name)
     pixel_size = task.pixel_size or header_pixel
     if pixel_size <= 0:
         raise ValueError("its pixel size is known neither from the STAR file nor from its header")
@@ -251,7 +262,7 @@ def _extract_one(
         with StackWriter(task.stack, pixel_size * scale, float16=params.float16) as writer:
             for images in extract(micrograph, centres[kept], recipe, memory=memory, generator=generator):
                 writer.append(images)
-    return _Stack(rows, int((~kept).sum()))
+    return Stack(rows, int((~kept).sum()))
 
 
 def _moved(picks: Table, pixel_size: float, params: ExtractParameters) -> Table:
@@ -269,7 +280,7 @@ def _moved(picks: Table, pixel_size: float, params: ExtractParameters) -> Table:
     return picks.with_columns(origin_x=origins[:, 0], origin_y=origins[:, 1])
 
 
-def _particle_rows(task: _Task, picks: Table, context: Context) -> Table:
+def _particle_rows(task: CutTask, picks: Table, context: Context) -> Table:
     """The picks as particles: image names, the micrograph, its optics group and its CTF."""
     count = picks.n_rows
     stack = context.relative(task.stack)
@@ -298,13 +309,13 @@ def _is_written(stack: Path, count: int, box: int) -> bool:
         return False
 
 
-def _join(tables: list[Table]) -> Table:
+def joined_rows(tables: list[Table]) -> Table:
     """All rows, with the columns that every micrograph has (picks may come from different programs)."""
     shared = set(tables[0]).intersection(*tables[1:])
     return Table.concatenate([table.without(*(set(table) - shared)) for table in tables])
 
 
-def _image_optics(optics: Table, recipe: ExtractionRecipe) -> Table:
+def image_optics(optics: Table, recipe: ExtractionRecipe) -> Table:
     """The micrographs' optics with pixel size and box of the particle images, as RELION writes it."""
     n = optics.n_rows
     if "micrograph_pixel_size" not in optics:

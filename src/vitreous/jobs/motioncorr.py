@@ -16,7 +16,7 @@ from vitreous.data.table import Table
 from vitreous.io.failed import write_failed
 from vitreous.io.relion import write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
-from vitreous.jobs._motioncorr_movie import Row, attempt, memory_of
+from vitreous.jobs._motioncorr_movie import MotionRow, attempt, memory_of
 from vitreous.jobs._motioncorr_parameters import MotioncorrParameters
 from vitreous.jobs._motioncorr_work import Work, prepare
 from vitreous.methods.motion.correction import binned_shape
@@ -44,13 +44,13 @@ class Motioncorr(Job):
         failed = [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, Row)]
+        done = [result for result in results if isinstance(result, MotionRow)]
         if not done:
             write_failed(context.directory, [(one.item, one.reason) for one in failed])
             what = f"none of its {len(results)} movies could be used; the first: {failed[0].reason}"
             raise InputError(context.project / params.input, what, "Check the movies.")
         output = context.directory / "corrected_micrographs.star"
-        write_dataset(output, _micrographs(work, done))
+        write_dataset(output, micrographs_of(work, done))
         metrics = _metrics(done, failed) | {"seconds_per_movie": (time.monotonic() - start) / len(results)}
         return Outputs(
             nodes={context.relative(output): "MicrographGroupMetadata.star.relion.motioncorr"},
@@ -60,7 +60,7 @@ class Motioncorr(Job):
         )
 
 
-def _correct_all(work: Work) -> Iterator[Row | Quarantined]:
+def _correct_all(work: Work) -> Iterator[MotionRow | Quarantined]:
     """Results in the order of the table: as many movies at once as threads and memory allow."""
     context, n = work.context, len(work.dataset)
     at_once = 1
@@ -81,7 +81,7 @@ def _correct_all(work: Work) -> Iterator[Row | Quarantined]:
         torch.set_num_threads(before)
 
 
-def _micrographs(work: Work, done: list[Row]) -> Dataset:
+def micrographs_of(work: Work, done: list[MotionRow]) -> Dataset:
     """The table of micrographs, with the columns that RELION writes."""
     columns: dict[str, Any] = {column: [row.files[column] for row in done] for column in done[0].files}
     indices = np.array([row.index for row in done])
@@ -96,7 +96,7 @@ def _micrographs(work: Work, done: list[Row]) -> Dataset:
     return Dataset("micrographs", optics.with_columns(micrograph_pixel_size=sizes), Table(columns))
 
 
-def _metrics(done: list[Row], failed: list[Quarantined]) -> dict[str, float | int | str]:
+def _metrics(done: list[MotionRow], failed: list[Quarantined]) -> dict[str, float | int | str]:
     fits = [row.record.fit for row in done]
     return {
         "n_movies": len(done),
@@ -116,7 +116,7 @@ def _metrics(done: list[Row], failed: list[Quarantined]) -> dict[str, float | in
     }
 
 
-def _summary(done: list[Row], failed: list[Quarantined]) -> str:
+def _summary(done: list[MotionRow], failed: list[Quarantined]) -> str:
     total = np.array([row.motion.total for row in done])
     local = sum(row.record.motion.coefficients is not None for row in done)
     text = f"{len(done)} movies moved {np.median(total):.1f} A (median, up to {total.max():.1f}); "
