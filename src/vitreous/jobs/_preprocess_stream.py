@@ -38,7 +38,8 @@ from vitreous.jobs._motioncorr_movie import (
 )
 from vitreous.jobs._motioncorr_work import Work
 from vitreous.jobs._preprocess_parameters import Steps
-from vitreous.jobs.autopick import Found, cuts_of, picks_of, read_templates, recipe_of, search_one, write_picks
+from vitreous.jobs._detectors import make_detector
+from vitreous.jobs.autopick import Found, picks_of, search_one, write_picks
 from vitreous.jobs.ctf import with_fits
 from vitreous.jobs.extract import Stack, extract_one, plan_cutting
 from vitreous.jobs.extract import recipe_of as cutting_recipe
@@ -104,8 +105,7 @@ class Stream:
 
     def __init__(self, steps: Steps, work: Work, n_movies: int | None = None) -> None:
         self.steps, self.work, self.context = steps, work, work.context
-        self._pick = recipe_of(steps.pick) if steps.pick else None
-        self._templates = read_templates(steps.pick, self.context.project) if steps.pick and steps.pick.ref else None
+        self.detector = make_detector(steps.pick, self.context) if steps.pick else None
         self._cut = cutting_recipe(steps.extract) if steps.extract else None
         self.at_once, self.lanes = _plan(work, n_movies)
         self.threads = max(1, self.context.threads // self.at_once)
@@ -172,13 +172,13 @@ class Stream:
         return replace(done, fit=fit, micrograph=with_fits(micrograph, [fit], params))
 
     def _picked(self, work: Work, done: Preprocessed, at_hand: AtHand) -> Preprocessed:
-        recipe, micrograph = self._pick, done.micrograph
-        if recipe is None or micrograph is None:
+        detector, micrograph = self.detector, done.micrograph
+        if detector is None or micrograph is None:
             return done
         with _timed(done.seconds, "picking"):
             found = _attempted(
                 "picking: ",
-                lambda: search_one(micrograph, 0, recipe, self._templates, self.context, at_hand.read),
+                lambda: search_one(micrograph, 0, detector, self.context, at_hand.read),
             )
             cut = self._cut_so_far(found)
             picks = picks_of(found, cut)
@@ -235,13 +235,12 @@ class Stream:
 
     def _cut_so_far(self, found: Found) -> Cut:
         """Where to cut this micrograph's scores, from its own and from those of micrographs done before."""
-        pick = self.steps.pick
-        assert pick is not None
+        assert self.detector is not None
         scores = found.candidates.scores
         before = list(self._scores)
         self._scores.append(scores)
         others = [np.concatenate(before)] if before else []
-        return cuts_of([scores, *others], found.candidates.noise, pick)[0]
+        return self.detector.cut([scores, *others], found.candidates.noise, None)[0]
 
 
 def _images(sums: Sums) -> dict[str, torch.Tensor | None]:

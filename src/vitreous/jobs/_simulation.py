@@ -17,6 +17,7 @@ from vitreous.data.table import Table
 from vitreous.io.models import read_atoms
 from vitreous.io.mrc import write_map
 from vitreous.job import Context, JobParameters, parameter
+from vitreous.methods.simulation.contamination import Dirt, DirtyField, scatter_dirt
 from vitreous.methods.simulation.exposure import Acquisition
 from vitreous.methods.simulation.ferritin import ferritin
 from vitreous.methods.simulation.ice import Ice
@@ -77,6 +78,9 @@ class FieldParameters(SampleParameters):
     edge: float = parameter(
         0.0, help="least distance of a centre from the border (0: one diameter)", unit="A", advanced=True, ge=0
     )
+    gold_beads: int = parameter(0, help="gold beads of 100 A in each", advanced=True, ge=0)
+    ice_lumps: int = parameter(0, help="lumps of ice, 80 to 400 A across, in each", advanced=True, ge=0)
+    carbon: float = parameter(0.0, help="share of the field that is carbon film", advanced=True, ge=0, le=0.9)
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,15 @@ def generators(seed: int, item: int) -> tuple[np.random.Generator, np.random.Gen
     """
     drawn, noise = np.random.SeedSequence(seed, spawn_key=(1, item)).spawn(2)
     return np.random.default_rng(drawn), np.random.default_rng(noise)
+
+
+def draw_dirt(params: FieldParameters, seed: int, item: int) -> DirtyField | None:
+    """Gold, ice and carbon of one field of view, from a stream of their own; None where there are none."""
+    dirt = Dirt(params.gold_beads, params.ice_lumps, params.carbon)
+    if not dirt:
+        return None
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, item)))
+    return scatter_dirt((params.size_y, params.size_x), params.pixel_size, dirt, rng)
 
 
 def draw_focus(params: SampleParameters, rng: np.random.Generator) -> Focus:

@@ -18,6 +18,7 @@ from vitreous.jobs._simulation import (
     FieldTruth,
     acquisition,
     crowd,
+    draw_dirt,
     draw_focus,
     each,
     exposure_bytes,
@@ -64,8 +65,12 @@ class SimulateMicrographs(Job):
             drawn, noise = generators(context.seed, index)
             focus = draw_focus(params, drawn)
             scene = random_scene(shape, params.pixel_size, filling, drawn)
+            dirt = draw_dirt(params, context.seed, index)
+            scene = scene if dirt is None else scene.without(dirt.covered)
             if not (context.resume and _is_whole(path, shape)):
                 specimen = Specimen(projector, scene, focus, taken, noise)
+                if dirt is not None:
+                    specimen.contaminate(dirt, focus)
                 write_image(path, record_micrograph(specimen, taken, noise), params.pixel_size)
             return FieldTruth(context.relative(path), scene, focus)
 

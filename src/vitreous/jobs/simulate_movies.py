@@ -21,6 +21,7 @@ from vitreous.jobs._simulation import (
     FieldTruth,
     acquisition,
     crowd,
+    draw_dirt,
     draw_focus,
     each,
     exposure_bytes,
@@ -79,9 +80,13 @@ class SimulateMovies(Job):
             drawn, noise = generators(context.seed, index)
             focus = draw_focus(params, drawn)
             scene = random_scene(shape, params.pixel_size, filling, drawn)
+            dirt = draw_dirt(params, context.seed, index)
+            scene = scene if dirt is None else scene.without(dirt.covered)
             motion = random_motion(taken.exposures, shape, params.pixel_size, settings, drawn)
             if not (context.resume and _is_whole(path, shape, params.frames)):
                 specimen = Specimen(projector, scene, focus, taken, noise)
+                if dirt is not None:
+                    specimen.contaminate(dirt, focus)
                 write_tiff(path, record_movie(specimen, motion, taken, detector, noise), params.pixel_size)
             return FieldTruth(context.relative(path), scene, focus), motion
 

@@ -115,7 +115,7 @@ def find_candidates(
         exclude_contamination=recipe.exclude_contamination,
     )
     scores, best = _scores(even.image, ~even.contaminated, working, recipe, lens, templates)
-    allowed = _away_from_edges(small_shape, recipe.margin / working) & ~even.contaminated
+    allowed = away_from_edges(small_shape, recipe.margin / working) & ~even.contaminated
     positions, strengths, where = _separate_maxima(scores, allowed, working, recipe)
     enlarge = np.array(shape) / np.array(small_shape)
     centre = np.array(small_shape) // 2
@@ -204,7 +204,8 @@ def score_map(
     return best, diameters
 
 
-def _away_from_edges(shape: tuple[int, int], margin: float) -> Bool[np.ndarray, "height width"]:
+def away_from_edges(shape: tuple[int, int], margin: float) -> Bool[np.ndarray, "height width"]:
+    """Pixels at least margin pixels inside."""
     rows, columns = (np.arange(n) for n in shape)
     row_ok = (rows >= margin) & (rows <= shape[0] - 1 - margin)
     column_ok = (columns >= margin) & (columns <= shape[1] - 1 - margin)

@@ -14,6 +14,7 @@ from torch import Tensor
 from vitreous.core.ctf import Microscope
 from vitreous.core.fourier import frequency_grid, radius_grid
 from vitreous.data.motion import Motion
+from vitreous.methods.simulation.contamination import DirtyField
 from vitreous.methods.simulation.detector import Detector
 from vitreous.methods.simulation.ice import Ice, IceNoise
 from vitreous.methods.simulation.motion import displacement_model
@@ -85,6 +86,13 @@ class Specimen:
     def add(self, projector: Projector, scene: Scene, focus: Focus) -> None:
         """Put particles of another kind into the field of view."""
         self._signal_ft = self._signal_ft + self._particles(projector, scene, focus)
+
+    def contaminate(self, dirt: DirtyField, focus: Focus) -> None:
+        """Put dirt into the field of view."""
+        before = [margin - dirt.border for margin in self._margin]
+        after = [n - have - b for n, have, b in zip(self._canvas, dirt.potential.shape, before, strict=True)]
+        potential = np.pad(dirt.potential.astype(np.float32), list(zip(before, after, strict=True)), mode="edge")
+        self._signal_ft = self._signal_ft + torch.fft.rfft2(torch.from_numpy(potential)) * self._transfer(focus)
 
     def _transfer(self, focus: Focus) -> Tensor:
         a = self._acquisition

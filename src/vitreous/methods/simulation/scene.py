@@ -49,6 +49,12 @@ class Scene:
     def __len__(self) -> int:
         return len(self.coordinates)
 
+    def without(self, covered: NDArray[np.bool_]) -> Scene:
+        """Without the particles whose centre lies on covered pixels (y, x) of the micrograph."""
+        x, y = np.rint(self.coordinates).astype(np.int64).T
+        free = ~covered[np.clip(y, 0, covered.shape[0] - 1), np.clip(x, 0, covered.shape[1] - 1)]
+        return Scene(self.coordinates[free], self.rotations[torch.from_numpy(free)], self.heights[free])
+
 
 @numba.njit(cache=True)
 def _accept(candidates: NDArray[np.float64], wanted: int, min_distance: float) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from vitreous.io.relion import read_dataset, read_table
 _MOST_MICROGRAPHS = 6
 _SIDE = 640  # pixels of a micrograph as drawn
 _LOWPASS = 30.0  # A
+_FILTERED = "response over its spread"
 
 
 def figures(job_directory: Path, project: Path) -> list[Figure]:
@@ -30,7 +31,7 @@ def figures(job_directory: Path, project: Path) -> list[Figure]:
     summary = read_table(job_directory / "picking_summary.star", "micrographs")
     return [
         _micrographs(listing, summary, parameters, project),
-        _scores(job_directory, listing, summary, project),
+        _scores(listing, summary, project, "log-odds of a particle" if parameters.get("model") else _FILTERED),
     ]
 
 
@@ -47,7 +48,7 @@ def _micrographs(listing: Table, summary: Table, parameters: dict[str, object], 
     rows = -(-len(chosen) // columns)
     figure = new_figure(4.2 * columns, 4.3 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    diameter = 0.5 * (float(str(parameters["diameter_min"])) + float(str(parameters["diameter_max"])))
+    diameter = _diameter(parameters, str(listing["coordinate_file"][0]), project)
     for axes, index in zip(panels, chosen, strict=False):
         name = str(listing["micrograph_name"][index])
         image, header_pixel = read_image(project / name)
@@ -62,6 +63,15 @@ def _micrographs(listing: Table, summary: Table, parameters: dict[str, object], 
     caption = "Low-passed micrographs with the picks, circles of the particle diameter. Each circle should hold one "
     caption += "particle in its middle; particles without a circle were missed, circles on plain ice are false."
     return Figure.from_matplotlib(figure, "picks", "Picks", caption)
+
+
+def _diameter(parameters: dict[str, object], coordinate_file: str, project: Path) -> float:
+    """What was asked for; where a trained picker knew it, what its candidates say."""
+    given = [float(str(parameters[name])) for name in ("diameter_min", "diameter_max")]
+    if min(given) > 0.0:
+        return 0.5 * sum(given)
+    stem = coordinate_file.removesuffix("_autopick.star")
+    return float(np.median(read_table(project / f"{stem}_candidates.star", "candidates")["pick_diameter"]))
 
 
 def _draw(axes: Axes, image: np.ndarray, pixel_size: float, picks: Table, diameter: float, title: str) -> None:
@@ -89,7 +99,7 @@ def _reduce(image: np.ndarray, pixel_size: float) -> tuple[np.ndarray, float]:
     return smooth.numpy(), float(grown)
 
 
-def _scores(job_directory: Path, listing: Table, summary: Table, project: Path) -> Figure:
+def _scores(listing: Table, summary: Table, project: Path, what: str) -> Figure:
     scores = []
     for file in listing["coordinate_file"]:
         stem = str(file).removesuffix("_autopick.star")
@@ -104,7 +114,7 @@ def _scores(job_directory: Path, listing: Table, summary: Table, project: Path) 
     lows, highs = np.quantile(summary["threshold"], [0.0, 1.0])
     left.axvspan(lows, max(highs, lows + 1e-3), color=COLOURS[1], alpha=0.35, linewidth=0)
     left.axvline(float(np.median(summary["threshold"])), color=COLOURS[1], linewidth=1.5)
-    left.set_xlabel("score (LoG response over its spread)")
+    left.set_xlabel(f"score ({what})")
     left.set_ylabel("candidates")
     right.plot(np.arange(1, len(counts) + 1), counts, ".", color=COLOURS[0], markersize=4)
     right.axhline(float(np.median(counts)), color=INK, linewidth=0.8, linestyle="--")
