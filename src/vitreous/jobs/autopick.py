@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset, read_tables, write_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
 from vitreous.methods.picking.pick import Candidates, Lens, PickingRecipe, find_candidates
-from vitreous.methods.picking.selection import Cut, choose_cuts
+from vitreous.methods.picking.selection import Cut, choose_cuts, fit_own
 from vitreous.methods.picking.templates import Templates, templates_of_images, templates_of_map
-from vitreous.methods.picking.threshold import NoiseLaw
+from vitreous.methods.picking.threshold import NoiseLaw, ScoreModel
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
 
@@ -76,11 +76,12 @@ class AutopickParameters(JobParameters):
 
 @dataclass(frozen=True)
 class _Found:
-    """One micrograph with its candidates and where its picks go."""
+    """One micrograph with its candidates, what their scores say by themselves, and where its picks go."""
 
     name: str
     place: Path
     candidates: Candidates
+    model: ScoreModel | None = None
 
 
 class Autopick(Job):
@@ -110,6 +111,7 @@ class Autopick(Job):
         cuts = choose_cuts(
             [one.candidates.scores for one in found],
             found[0].candidates.noise,
+            models=[one.model for one in found],
             given=params.threshold,
             adjust=params.adjust_threshold,
             upper_deviations=params.upper_threshold,
@@ -161,7 +163,7 @@ def _search(
     )
     return shared_out(
         range(len(dataset)),
-        lambda index: _attempt(dataset, index, recipe, templates, context),
+        lambda index: _fitted(_attempt(dataset, index, recipe, templates, context), params),
         threads=context.threads,
         ranks=context.ranks,
     )
@@ -188,6 +190,13 @@ def _attempt(
     except (ValueError, InputError) as error:
         return Quarantined(name, str(error))
     return _Found(name, place, candidates)
+
+
+def _fitted(found: _Found | Quarantined, params: AutopickParameters) -> _Found | Quarantined:
+    """With the fit of its own scores, which would hold up all ranks if it were left to the end."""
+    if isinstance(found, Quarantined) or params.threshold is not None:
+        return found
+    return replace(found, model=fit_own(found.candidates.scores, found.candidates.noise))
 
 
 def _lens(optics: dict[str, Any], row: dict[str, Any]) -> Lens | None:
