@@ -28,6 +28,7 @@ from vitreous.methods.refinement.dataset import (
     scale_groups_of,
 )
 from vitreous.methods.refinement.particles import ParticleSet
+from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +62,17 @@ class ComparisonParameters(CtfParameters):
         0, help="most particles in a batch (0: as many as fit in memory)", ge=0, le=10_000, advanced=True
     )
 
-    def comparison(self) -> dict[str, Any]:
-        """These options as the methods' options name them."""
+    dont_combine_weights_via_disc: bool = parameter(
+        True, help="ranks add up their sums over the network (false: through files in the job's folder)", advanced=True
+    )
+
+    def comparison(self, context: Context) -> dict[str, Any]:
+        """These options as the methods' options name them, and who shares the work."""
+        ranks = context.ranks or ALONE
+        if not self.dont_combine_weights_via_disc:
+            ranks = context.closing.enter_context(ranks.adding_through(context.directory / "sums"))
         return {
+            "ranks": ranks,
             "zero_mask": self.zero_mask,
             "pool": self.pool or 512,
             "max_significant": self.maximum_significants or 2**62,

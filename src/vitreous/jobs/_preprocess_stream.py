@@ -27,6 +27,7 @@ from vitreous.io.coordinates import read_coordinates
 from vitreous.io.movies import HeldMovie, Movie
 from vitreous.io.mrc import map_image, read_header
 from vitreous.jobs._ctf_micrograph import CtfRow, fit_micrograph, stored_fit, task_of, too_coarse
+from vitreous.jobs._detectors import make_detector
 from vitreous.jobs._motioncorr_movie import (
     MotionRow,
     correct,
@@ -38,7 +39,6 @@ from vitreous.jobs._motioncorr_movie import (
 )
 from vitreous.jobs._motioncorr_work import Work
 from vitreous.jobs._preprocess_parameters import Steps
-from vitreous.jobs._detectors import make_detector
 from vitreous.jobs.autopick import Found, picks_of, search_one, write_picks
 from vitreous.jobs.ctf import with_fits
 from vitreous.jobs.extract import Stack, extract_one, plan_cutting

@@ -25,7 +25,6 @@ from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.sampling import in_plane_sampling
 from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import track
-from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
 _EVERY = 10  # mini-batches between files
@@ -206,8 +205,7 @@ def _options(params: Class2DParameters, context: Context, particles: ParticleSet
         memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
-        ranks=context.ranks or ALONE,
-        **{**params.comparison(), **few},
+        **{**params.comparison(context), **few},
     )
 
 

@@ -39,7 +39,6 @@ from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 from vitreous.runtime.memory import batch_memory
 from vitreous.runtime.progress import Pace, track
-from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
 _MAP_BYTES = 5  # float32 maps of a box held for each class: references, tau2 on the way, the new map
@@ -206,8 +205,7 @@ def _options(params: Class3DParameters, context: Context, particles: ParticleSet
         memory=_batch_memory(n_classes, particles.box, params.padding, context.memory),
         seed=context.seed,
         device=context.device,
-        ranks=context.ranks or ALONE,
-        **params.comparison(),
+        **params.comparison(context),
     )
 
 

@@ -18,7 +18,6 @@ from vitreous.jobs._preprocess_files import write_so_far
 from vitreous.jobs._preprocess_parameters import PreprocessParameters, Steps
 from vitreous.jobs._preprocess_stream import Preprocessed, Stream
 from vitreous.jobs._preprocess_watch import Watched
-from vitreous.jobs.autopick import cuts_of
 from vitreous.runtime.progress import Sparingly, track
 from vitreous.runtime.queue import Served, shared_out
 
@@ -115,13 +114,12 @@ class _Run:
 
     def _settle(self) -> None:
         """Thresholds from the scores of all micrographs, as `autopick` sets them; few picks change by then."""
-        pick = self.steps.pick
         searched = [one for one in self.results if one.found is not None and not one.left_out]
         stream = self.stream
-        if pick is None or not searched or stream is None:
+        if not searched or stream is None or stream.detector is None:
             return
         found = [one.found for one in searched if one.found is not None]
-        cuts = cuts_of([one.candidates.scores for one in found], found[0].candidates.noise, pick)
+        cuts = stream.detector.cut([one.candidates.scores for one in found], found[0].candidates.noise, None)
         with ThreadPoolExecutor(stream.at_once, initializer=stream.start_lane) as threads:
             settled = dict(zip([one.name for one in searched], threads.map(stream.settle, searched, cuts), strict=True))
         changed = sum(settled[one.name].picks is not one.picks for one in searched)

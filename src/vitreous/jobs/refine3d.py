@@ -237,9 +237,8 @@ def _options(params: Refine3DParameters, context: Context, particles: ParticleSe
         memory=batch_memory(context.memory),
         seed=context.seed,
         device=context.device,
-        ranks=context.ranks or ALONE,
         regularise=_regulariser(params, context, particles.pixel_size),
-        **params.comparison(),
+        **params.comparison(context),
         **_fsc_option(params, mask, particles.pixel_size),
     )
     if options.first_order > options.local_order:

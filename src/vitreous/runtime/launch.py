@@ -216,24 +216,30 @@ def _wait(started: list[_Started]) -> int:
     while True:
         codes = [one.process.poll() for one in started]
         if any(codes):  # neither running nor done well
-            return _failure(started, next(rank for rank, code in enumerate(codes) if code))
+            return _failure(started)
         if all(code == 0 for code in codes):
             return 0
         time.sleep(0.05)
 
 
-def _failure(started: list[_Started], rank: int) -> int:
-    """The exit code of a run in which a rank has failed, and that rank's last words where nobody else says them."""
-    first = started[0].process
+def _failure(started: list[_Started]) -> int:
+    """The exit code of a run in which a rank has failed, and that rank's last words where nobody else says them.
+
+    The first rank's own fault is the run's; where it has only lost the others, that of the rank that failed.
+    """
     deadline = time.monotonic() + _SAME_FAULT_S
-    while first.poll() is None and time.monotonic() < deadline:
+    while started[0].process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    code = first.returncode or started[rank].process.returncode
+    codes = [one.process.poll() for one in started]
+    failed = [rank for rank, code in enumerate(codes) if code]
+    rank = next((rank for rank in failed if codes[rank] != LOST), failed[0])
+    code = codes[rank] or LOST
     errors = started[rank].errors
-    if not first.returncode and errors is not None:
+    if errors is not None:
         errors.seek(0)
         words = errors.read().decode(errors="replace").strip().splitlines()
-        sys.stderr.write(f"error: rank {rank}: {words[-1] if words else f'ended with code {code}'}\n")
+        if words or not codes[0]:
+            sys.stderr.write(f"error: rank {rank}: {words[-1] if words else f'ended with code {code}'}\n")
     return 128 - code if code < 0 else code
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from vitreous.runtime.guard import Guard
 from vitreous.runtime.heartbeat import Heartbeat
 from vitreous.runtime.launch import ONE_GPU
 from vitreous.runtime.meeting import Meeting
+from vitreous.runtime.sum_files import SMALL, SumFiles, clean
 
 
 class RankLost(RuntimeError):
@@ -32,8 +35,8 @@ class Ranks:
     """Who this process is among how many. group: the process group it talks through; None for one process.
 
     meeting: where ranks that take items from a queue meet, instead of a group, which would end with any of them.
-    heartbeat: tells what this rank does. Collective operations raise RankLost where another rank is gone or does not
-    come in time.
+    heartbeat: tells what this rank does. files: large sums go through these instead of the network. Collective
+    operations raise RankLost where another rank is gone or does not come in time.
     """
 
     rank: int = 0
@@ -41,6 +44,7 @@ class Ranks:
     group: Any = None
     meeting: Meeting | None = None
     heartbeat: Heartbeat | None = None
+    files: SumFiles | None = None
 
     @property
     def is_first(self) -> bool:
@@ -55,10 +59,33 @@ class Ranks:
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add up a tensor over the ranks, in place. Accumulate in float64 where rank counts must agree."""
-        if self.size > 1:
-            with self._together("adding up"):
-                dist.all_reduce(torch.view_as_real(tensor) if tensor.is_complex() else tensor, group=self.group)
+        if self.size == 1:
+            return tensor
+        if self.files is not None and tensor.nbytes > SMALL:
+            self.files.sum_(tensor, self.barrier)
+            return tensor
+        with self._together("adding up"):
+            dist.all_reduce(torch.view_as_real(tensor) if tensor.is_complex() else tensor, group=self.group)
         return tensor
+
+    @contextmanager
+    def adding_through(self, folder: Path) -> Iterator[Ranks]:
+        """These ranks, whose large sums go through files in a folder that all see; it is gone when the block ends.
+
+        What a killed run left there goes first; a run never takes another's files for its own.
+        """
+        if self.size == 1:
+            yield self
+            return
+        if self.is_first:
+            clean(folder)
+        own = self.share(folder / uuid.uuid4().hex)
+        try:
+            yield replace(self, files=SumFiles(own, self.rank, self.size))
+            self.barrier()  # all have read what is about to go
+        finally:
+            if self.is_first:
+                clean(folder)
 
     def broadcast_(self, tensor: torch.Tensor, source: int = 0) -> torch.Tensor:
         """Give every rank the tensor of one (source counted within the group), in place."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 _LEAST_MAXIMA = 300  # of which three make the highest hundredth
 _RARE = 0.1  # false positives a micrograph: what lies above is a molecule
@@ -70,6 +70,8 @@ def joint_p_values(mip: Float[np.ndarray, "n"], scaled_mip: Float[np.ndarray, "n
     n = len(mip)
     if n < 3:
         return np.ones(n)
+    from scipy import stats  # more than half a second, which ranks need not wait for when they start
+
     first, second = (special.ndtri((stats.rankdata(one) - 0.5) / n) for one in (mip, scaled_mip))
     correlation = float(np.clip(np.corrcoef(first, second)[0, 1], -0.9999, 0.9999))
     law = stats.multivariate_normal([0.0, 0.0], [[1.0, correlation], [correlation, 1.0]])

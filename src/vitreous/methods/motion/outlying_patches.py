@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from vitreous.data.motion import space_basis
 
@@ -68,6 +68,12 @@ def _surprise(values: Array, design: Array, out: Bool[np.ndarray, "p"]) -> tuple
     spread = 1.0 + (np.linalg.solve(r.T, design.T) ** 2).sum(0)
     free = int(kept.sum()) - design.shape[1]
     noise = max(float(difference[kept].sum()) / free, 1e-12)
-    limit = float(stats.f.isf(_FALSE_ALARM / len(values), _COMPONENTS, _COMPONENTS * free))
+    limit = _f_above(_FALSE_ALARM / len(values), _COMPONENTS, _COMPONENTS * free)
     # Along x and y together.
     return np.sqrt(difference / (spread * noise * limit)), np.sqrt(2.0 * difference)
+
+
+def _f_above(probability: float, first: float, second: float) -> float:
+    """The value that an F variable of these degrees of freedom exceeds with this (small) probability."""
+    share = float(special.betaincinv(0.5 * second, 0.5 * first, probability))
+    return second / first * (1.0 - share) / share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,10 +28,16 @@ class Cut:
         return (scores >= self.threshold) & (scores <= self.upper)
 
 
+def fit_own(scores: Float[np.ndarray, "n"], law: NoiseLaw) -> ScoreModel | None:
+    """What a micrograph's scores say by themselves; None for too few. The longest part of choosing a cut."""
+    return fit_scores(scores, law) if len(scores) >= _FEWEST_CANDIDATES else None
+
+
 def choose_cuts(
     scores: list[Float[np.ndarray, "n"]],
     law: NoiseLaw,
     *,
+    models: Sequence[ScoreModel | None] | None = None,
     given: float | None = None,
     adjust: float = 0.0,
     upper_deviations: float = 5.0,
@@ -38,16 +45,19 @@ def choose_cuts(
     """A cut for each micrograph's candidate scores.
 
     Own scores decide where they show particles clearly; else those of all micrographs together do, if they show any;
-    else only what stands out of noise is kept. given: a threshold to use instead. adjust: moves the threshold by
+    else only what stands out of noise is kept. models: fit_own of each, where that is known already (ranks find it
+    micrograph by micrograph). given: a threshold to use instead. adjust: moves the threshold by
     this many standard deviations of the pooled scores (RELION's LoG_adjust_threshold: positive picks fewer).
     upper_deviations: scores more than this many (robust) spreads above the picks' median are dropped (0: none are).
     """
     pooled = np.concatenate([s for s in scores if len(s)]) if any(len(s) for s in scores) else np.zeros(0)
     shift = adjust * float(np.std(pooled)) if len(pooled) else 0.0
-    together = fit_scores(pooled, law) if len(pooled) >= 12 else None
-    found = [_threshold(own, law, together, pooled) for own in scores]
     if given is not None:
         found = [(given - shift, "given")] * len(scores)
+    else:
+        together = fit_scores(pooled, law) if len(pooled) >= 12 else None
+        own_models = models if models is not None else [fit_own(own, law) for own in scores]
+        found = [_threshold(own, model, together, pooled) for own, model in zip(scores, own_models, strict=True)]
     return [
         _cut(own, threshold + shift, basis, upper_deviations)
         for own, (threshold, basis) in zip(scores, found, strict=True)
@@ -55,11 +65,10 @@ def choose_cuts(
 
 
 def _threshold(
-    own: Float[np.ndarray, "n"], law: NoiseLaw, together: ScoreModel | None, pooled: Float[np.ndarray, "m"]
+    own: Float[np.ndarray, "n"], model: ScoreModel | None, together: ScoreModel | None, pooled: Float[np.ndarray, "m"]
 ) -> tuple[float, str]:
     if together is None:
         return float("inf"), "noise"
-    model = fit_scores(own, law) if len(own) >= _FEWEST_CANDIDATES else None
     if model is not None and model.found and model.separation >= _CLEAR_SEPARATION:
         return automatic_threshold(model, own), "own"
     return automatic_threshold(together, pooled), "pooled" if together.found else "noise"
