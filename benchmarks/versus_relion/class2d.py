@@ -4,7 +4,9 @@
 
 A good class holds particles seen from one direction. Accuracy is one less the median angle between the views of two
 particles of a class, over that of any two particles (symmetry and mirror images taken into account: 0 for classes
-drawn by lot, 1 for perfect ones).
+drawn by lot, 1 for perfect ones). `least_twin`: of RELION's classes of more than 3% of the particles, the one that is
+least like any of ours, and how like (correlation, 15 A); `agreement`: share of particles that both put into classes
+that go together (ten views of a cage can be drawn in many ways).
 """
 
 from __future__ import annotations
@@ -18,15 +20,20 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks.versus_relion import ours, relion
+from benchmarks.versus_relion.accuracy import matched_agreement
 from benchmarks.versus_relion.dataset import Settings, SimulatedSet, cage, simulate
 from benchmarks.versus_relion.measure import side_by_side
+from benchmarks.versus_relion.twins import twin_correlations
 
 from vitreous.core.rotations import euler_to_matrix
 from vitreous.core.symmetry import symmetry_matrices
-from vitreous.io.relion import read_dataset
+from vitreous.io.mrc import read_image
+from vitreous.io.relion import read_dataset, read_table
 
 _THREADS = 2
 _PAIRS = 20000
+_LARGE = 0.03  # share of the particles from which a class counts
+_TWIN_RESOLUTION = 15.0  # A
 
 
 def shared_options(images: SimulatedSet, classes: int, iterations: int, seed: int) -> dict[str, Any]:
@@ -69,6 +76,21 @@ def _angles(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.degrees(np.arccos(np.clip(cosines, -1.0, 1.0)))
 
 
+def likeness(ours_at: Path, relion_at: Path, iteration: int, diameter: float) -> dict[str, float]:
+    """How like RELION's averages and assignments ours are."""
+    stem = f"run_it{iteration:03d}"
+    mine, pixel_size = read_image(ours_at / f"{stem}_classes.mrcs")
+    theirs, _ = read_image(relion_at / f"{stem}_classes.mrcs")
+    share = read_table(relion_at / f"{stem}_model.star", "model_classes")["class_distribution"]
+    alike = twin_correlations(
+        theirs[share > _LARGE], mine, pixel_size=pixel_size, diameter=diameter, resolution=_TWIN_RESOLUTION
+    )
+    rows, other = (read_dataset(place / f"{stem}_data.star").rows for place in (ours_at, relion_at))
+    classes = dict(zip(rows["image_name"], rows["class_number"], strict=True))
+    same = matched_agreement(np.array([classes[name] for name in other["image_name"]]), other["class_number"])
+    return {"least_twin": float(alike.max(1).min()), "large_classes": int((share > _LARGE).sum()), "agreement": same}
+
+
 def run(
     work: Path, n: int, classes: int, iterations: int, *, seed: int = 1, with_relion: bool = True
 ) -> dict[str, Any]:
@@ -83,6 +105,7 @@ def run(
         more = {"ctf": True, "norm": True, "scale": True, "flatten_solvent": True, "zero_mask": True}
         theirs = relion.refine(work, "relion/class2d", options | more | {"dont_check_norm": True}, threads=_THREADS)
         result |= {"relion": asdict(theirs), "relion_accuracy": score(images, work / "relion/class2d" / last)}
+        result |= likeness(work / "Class2D/ours", work / "relion/class2d", iterations, options["particle_diameter"])
     return result | side_by_side(mine, theirs)
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.versus_relion.refine3d [--n 2000] [--work DIR] [--ours-only]
 
 Both start from the true map at 40 A without poses. Accuracy is the median angle between found and true poses
-(degrees, symmetry taken into account: less is better); the resolution against the truth stands beside it.
+(degrees, symmetry taken into account: less is better); the resolution against the truth stands beside it, and the
+median angle between our poses and RELION's beside the step of its last grid.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from benchmarks.versus_relion.dataset import Settings, SimulatedSet, cage, simul
 from benchmarks.versus_relion.measure import side_by_side
 
 from vitreous.core.rotations import euler_to_matrix
+from vitreous.core.so3 import angular_step
 from vitreous.core.symmetry import symmetric_distance
 from vitreous.io.mrc import read_map
-from vitreous.io.relion import read_dataset
+from vitreous.io.relion import read_dataset, read_table
 from vitreous.methods.maps.truth_fsc import truth_fsc
 
 _THREADS = 2
@@ -59,6 +61,17 @@ def score(images: SimulatedSet, data: Path, density: Path) -> dict[str, float]:
     return {"median_angle_deg": float(errors.median()), "truth_fsc05_A": float(compared.resolution_05)}
 
 
+def difference(ours_at: Path, relion_at: Path) -> dict[str, float]:
+    """Median angle (degrees) between the poses of both, and the step of RELION's last grid."""
+    mine, theirs = (read_dataset(place / "run_data.star").rows for place in (ours_at, relion_at))
+    place = {name: row for row, name in enumerate(mine["image_name"])}
+    order = np.array([place[name] for name in theirs["image_name"]])
+    apart = symmetric_distance(_rotations(mine)[order], _rotations(theirs), _SYMMETRY)
+    last = sorted(relion_at.glob("run_it*_sampling.star"))[-1]
+    step = angular_step(int(read_table(last, "sampling_general").row(0)["rlnHealpixOrder"]))
+    return {"median_difference_deg": float(apart.median()), "final_step_deg": step}
+
+
 def _rotations(rows: Any) -> torch.Tensor:
     return euler_to_matrix(*(torch.from_numpy(rows[name].astype(np.float64)) for name in ("rot", "tilt", "psi")))
 
@@ -80,6 +93,7 @@ def run(work: Path, n: int, *, seed: int = 1, with_relion: bool = True) -> dict[
         files = work / "relion/refine3d"
         result["relion"] = asdict(theirs) | score(images, files / "run_data.star", files / "run_class001.mrc")
         result["relion_accuracy"] = result["relion"]["median_angle_deg"]
+        result |= difference(work / "Refine3D/ours", files)
     return result | side_by_side(mine, theirs)
 
 
