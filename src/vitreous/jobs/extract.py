@@ -26,64 +26,7 @@ from vitreous.runtime.queue import shared_out
 
 log = logging.getLogger(__name__)
 PARTICLES_NODE = "ParticleGroupMetadata.star.relion"
-# What a particle takes over from its micrograph.
-_FROM_MICROGRAPH = (
-    "defocus_u", "defocus_v", "defocus_angle", "phase_shift", "ctf_b_factor", "ctf_scale", "ctf_figure_of_merit",
-    "ctf_resolution",
-)  # fmt: skip
 _NO_IMAGES = ("pixel_size", "box", "image_dimensionality", "ctf_premultiplied")
-
-
-class ExtractParameters(JobParameters):
-    """What `extract` takes."""
-
-    micrographs: str = parameter(help="STAR file of micrographs with their CTF", aliases=("i",))
-    coordinates: str = parameter(
-        "", help="autopick.star, or any STAR file that lists coordinate files (.star or EMAN's .box)"
-    )
-    particles: str = parameter(
-        "", help="particles to extract again instead of picks (a run_data.star)", aliases=("reextract_data_star",)
-    )
-    box: int = parameter(help="side of the window in the micrograph", unit="px", aliases=("extract_size",), ge=16)
-    rescale: int = parameter(0, help="side of the images after Fourier cropping (0: as cut)", unit="px",
-        aliases=("scale",), ge=0)  # fmt: skip
-    bg_diameter: float = parameter(
-        -1.0, help="diameter of the circle outside which is background, micrograph pixels (negative: 75% of the box)",
-        unit="px",
-    )  # fmt: skip
-    normalise: bool = parameter(True, help="bring the background to mean 0 and deviation 1", aliases=("norm",))
-    ramp: bool = parameter(True, help="take a plane off the background first", advanced=True)
-    invert: bool = parameter(True, help="make protein white", aliases=("invert_contrast",))
-    white_dust: float = parameter(-1.0, help="replace pixels above so many deviations (negative: none)", advanced=True)
-    black_dust: float = parameter(-1.0, help="replace pixels below so many deviations (negative: none)", advanced=True)
-    recenter: bool = parameter(False, help="re-extraction: move windows to the refined origins")
-    reset_offsets: bool = parameter(False, help="re-extraction: set the origins to zero", advanced=True)
-    min_score: float | None = parameter(None, help="leave out picks with a lower score", aliases=("minimum_pick_fom",))
-    min_inside: float = parameter(
-        0.0, help="leave out windows with less than this share on the micrograph (0: only those wholly outside)",
-        advanced=True, ge=0, le=1,
-    )  # fmt: skip
-    float16: bool = parameter(False, help="write half-precision stacks (RELION 4 and later read them)")
-
-
-@dataclass(frozen=True)
-class _Task:
-    """One micrograph, its row, its pixel size (A) and the particles to cut, in the order they get in the stack."""
-
-    name: str
-    row: dict[str, Any]
-    optics_group: int
-    pixel_size: float
-    picks: Table
-    stack: Path
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """Particles of one micrograph as written. outside: how many picks had no window on the micrograph."""
-
-    rows: Table
-    outside: int
 
 
 class Extract(Job):
@@ -98,7 +41,7 @@ class Extract(Job):
 
     def run(self, params: Any, context: Context) -> Outputs:
         """Write one stack per micrograph and particles.star."""
-        recipe = _recipe(params)
+        recipe = make_recipe(params)
         micrographs = _read_micrographs(context.project / params.micrographs)
         picks = _picks_of_particles(params, context) if params.particles else _picks_of_files(params, context)
         tasks, failed = _plan(micrographs, picks, context)
@@ -106,7 +49,7 @@ class Extract(Job):
         failed += [result for result in results if isinstance(result, Quarantined)]
         for item in failed:
             log.warning("%s left out: %s", item.item, item.reason)
-        done = [result for result in results if isinstance(result, _Stack) and result.rows.n_rows]
+        done = [result for result in results if isinstance(result, Stack) and result.rows.n_rows]
         if not done:
             reason = failed[0].reason if failed else "there are no coordinates on these micrographs"
             raise InputError(
@@ -117,32 +60,6 @@ class Extract(Job):
         target = context.directory / "particles.star"
         write_dataset(target, dataset)
         return _outputs(dataset, sum(one.outside for one in done), failed, context.relative(target), len(done))
-
-
-def _recipe(params: ExtractParameters) -> ExtractionRecipe:
-    for name, value in (("box", params.box), ("rescale", params.rescale)):
-        if value % 2:
-            raise InputError("extract", f"{name} is {value}, an odd number", f"Take {value + 1}.")
-    if params.rescale > params.box:
-        raise InputError(
-            "extract", f"rescale ({params.rescale}) is larger than box ({params.box})", "Images only shrink."
-        )
-    if bool(params.coordinates) == bool(params.particles):
-        raise InputError("extract", "needs either coordinates or particles", "Give one of them.")
-    radius = params.bg_diameter / 2 if params.bg_diameter > 0 else default_background_radius(params.box)
-    if radius >= params.box / 2:
-        what = f"bg_diameter ({params.bg_diameter:g} px) leaves no background in a box of {params.box} px"
-        raise InputError("extract", what, "Take a smaller circle or a larger box.")
-    return ExtractionRecipe(
-        box=params.box,
-        background_radius=radius,
-        rescale=params.rescale if params.rescale != params.box else 0,
-        invert=params.invert,
-        normalise=params.normalise,
-        ramp=params.ramp,
-        white_dust=params.white_dust,
-        black_dust=params.black_dust,
-    )
 
 
 def _read_micrographs(path: Path) -> Dataset:
@@ -187,7 +104,7 @@ def _picks_of_particles(params: ExtractParameters, context: Context) -> dict[str
     return {str(names[part[0]]): rows.take(part) for part in np.split(order, bounds)[:-1]}
 
 
-def _plan(micrographs: Dataset, picks: dict[str, Table], context: Context) -> tuple[list[_Task], list[Quarantined]]:
+def _plan(micrographs: Dataset, picks: dict[str, Table], context: Context) -> tuple[list[Task], list[Quarantined]]:
     groups = micrographs.optics["optics_group"]
     tasks = []
     for index, raw in enumerate(micrographs.rows["micrograph_name"]):
@@ -198,15 +115,15 @@ def _plan(micrographs: Dataset, picks: dict[str, Table], context: Context) -> tu
         optics = micrographs.optics.row(int(np.flatnonzero(groups == row["optics_group"])[0]))
         pixel_size = float(optics.get("micrograph_pixel_size", 0.0))
         stack = Path(f"{context.place_of(name)}.mrcs")
-        tasks.append(_Task(name, row, int(row["optics_group"]), pixel_size, picks[name], stack))
+        tasks.append(Task(name, row, int(row["optics_group"]), pixel_size, picks[name], stack))
     known = set(micrographs.rows["micrograph_name"].astype(str))
     strangers = [Quarantined(name, "has coordinates but is not in the list of micrographs") for name in picks]
     return tasks, [one for one in strangers if one.item not in known]
 
 
 def _extract_all(
-    tasks: list[_Task], recipe: ExtractionRecipe, params: ExtractParameters, context: Context
-) -> Iterator[_Stack | Quarantined]:
+    tasks: list[Task], recipe: ExtractionRecipe, params: ExtractParameters, context: Context
+) -> Iterator[Stack | Quarantined]:
     """Stacks in the order of the micrographs; torch and FFTs leave Python's lock free."""
     workers = max(1, min(context.threads, len(tasks)))
     memory = context.memory // (2 * workers)
@@ -219,83 +136,12 @@ def _extract_all(
 
 
 def _attempt(
-    task: _Task, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
-) -> _Stack | Quarantined:
+    task: Task, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
+) -> Stack | Quarantined:
     try:
-        return _extract_one(task, recipe, params, context, memory)
+        return extract_one(task, recipe, params, context, memory)
     except (InputError, ValueError) as error:
         return Quarantined(task.name, str(error))
-
-
-def _extract_one(
-    task: _Task, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
-) -> _Stack:
-    image, header_pixel = read_image(context.project / task.name)
-    pixel_size = task.pixel_size or header_pixel
-    if pixel_size <= 0:
-        raise ValueError("its pixel size is known neither from the STAR file nor from its header")
-    shape = (int(image.shape[0]), int(image.shape[1]))
-    picks = _moved(task.picks, pixel_size, params)
-    coordinates = np.stack([picks["coordinate_x"], picks["coordinate_y"]], axis=1).astype(np.float64)
-    if not np.isfinite(coordinates).all():
-        raise ValueError("some coordinates are not numbers")
-    centres = window_centres(coordinates)
-    kept = touches_micrograph(centres, recipe.box, shape)
-    kept &= share_inside(centres, recipe.box, shape) >= params.min_inside
-    rows = _particle_rows(task, picks.take(kept), context)
-    if rows.n_rows and not (context.resume and _is_written(task.stack, rows.n_rows, recipe.image_box)):
-        # Dust is replaced by noise: a seed of each micrograph's own, so that order and threads do not matter.
-        generator = torch.Generator().manual_seed(context.seed + sum(task.name.encode()))
-        micrograph = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        scale = recipe.box / recipe.image_box
-        with StackWriter(task.stack, pixel_size * scale, float16=params.float16) as writer:
-            for images in extract(micrograph, centres[kept], recipe, memory=memory, generator=generator):
-                writer.append(images)
-    return _Stack(rows, int((~kept).sum()))
-
-
-def _moved(picks: Table, pixel_size: float, params: ExtractParameters) -> Table:
-    if not params.particles or "origin_x" not in picks or "origin_y" not in picks:
-        return picks
-    origins = np.stack([picks["origin_x"], picks["origin_y"]], axis=1).astype(np.float64)
-    if params.recenter:
-        coordinates = np.stack([picks["coordinate_x"], picks["coordinate_y"]], axis=1).astype(np.float64)
-        coordinates, origins = recentre(coordinates, origins, pixel_size)
-        picks = picks.with_columns(coordinate_x=coordinates[:, 0], coordinate_y=coordinates[:, 1])
-        # Priors belong to the old place.
-        picks = picks.without("origin_x_prior", "origin_y_prior")
-    if params.reset_offsets:
-        origins = np.zeros_like(origins)
-    return picks.with_columns(origin_x=origins[:, 0], origin_y=origins[:, 1])
-
-
-def _particle_rows(task: _Task, picks: Table, context: Context) -> Table:
-    """The picks as particles: image names, the micrograph, its optics group and its CTF."""
-    count = picks.n_rows
-    stack = context.relative(task.stack)
-    names = np.array([f"{i:06d}@{stack}" for i in range(1, count + 1)], dtype=object)
-    ctf = {name: np.full(count, task.row[name]) for name in _FROM_MICROGRAPH if name in task.row}
-    if "image_name" in picks:
-        # Particles that come from a refinement keep what it knows better than the micrograph.
-        ctf = {name: values for name, values in ctf.items() if name not in picks}
-    elif "defocus_u" in ctf:
-        defaults = {"ctf_b_factor": 0.0, "ctf_scale": 1.0, "phase_shift": 0.0}
-        ctf |= {name: np.full(count, value) for name, value in defaults.items() if name not in ctf}
-    return picks.with_columns(
-        image_name=names,
-        micrograph_name=np.full(count, task.name, dtype=object),
-        optics_group=np.full(count, task.optics_group, dtype=np.int64),
-        **ctf,
-    )
-
-
-def _is_written(stack: Path, count: int, box: int) -> bool:
-    """Whether an earlier run left this stack whole."""
-    try:
-        with open_stack(stack) as images:
-            return images.shape == (count, box, box)
-    except (InputError, OSError):
-        return False
 
 
 def _join(tables: list[Table]) -> Table:
