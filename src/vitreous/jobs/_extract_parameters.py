@@ -12,7 +12,17 @@ class ExtractParameters(JobParameters):
 
     micrographs: str = parameter(help="STAR file of micrographs with their CTF", aliases=("i",))
     coordinates: str = parameter(
-        "", help="autopick.star, or any STAR file that lists coordinate files (.star or EMAN's .box)"
+        "",
+        help="autopick.star or any STAR file that lists coordinate files (.star, EMAN's .box), a STAR file of "
+        "particles that know their place, or cryoSPARC's picks (.cs)",
+        aliases=("coord_list",),
+    )
+    coord_suffix: str = parameter(
+        "", help="instead: coordinate files are DIRECTORY/NAME + this, e.g. _pick.star or .box", advanced=True
+    )
+    coord_dir: str = parameter("", help="with coord-suffix: the directory", advanced=True)
+    flip_y: bool = parameter(
+        False, help="with .cs: turn picks upside down (the micrographs here are from TIFF or EER movies)", advanced=True
     )
     particles: str = parameter(
         "", help="particles to extract again instead of picks (a run_data.star)", aliases=("reextract_data_star",)
@@ -30,6 +40,17 @@ class ExtractParameters(JobParameters):
     white_dust: float = parameter(-1.0, help="replace pixels above so many deviations (negative: none)", advanced=True)
     black_dust: float = parameter(-1.0, help="replace pixels below so many deviations (negative: none)", advanced=True)
     recenter: bool = parameter(False, help="re-extraction: move windows to the refined origins")
+    recenter_on: str = parameter(
+        "", help="re-extraction: centre on what stands out in a map (.mrc), or in each particle's class (.mrcs)"
+    )
+    recenter_x: float = parameter(0.0, help="re-extraction: centre on this point of the reference, from its centre",
+        unit="px", advanced=True)  # fmt: skip
+    recenter_y: float = parameter(0.0, help="the same in y", unit="px", advanced=True)
+    recenter_z: float = parameter(0.0, help="the same in z", unit="px", advanced=True)
+    ref_pixel_size: float = parameter(
+        0.0, help="pixel size of that reference (0: its header's, or the particles')", unit="A",
+        aliases=("ref_angpix",), advanced=True,
+    )  # fmt: skip
     reset_offsets: bool = parameter(False, help="re-extraction: set the origins to zero", advanced=True)
     min_score: float | None = parameter(None, help="leave out picks with a lower score", aliases=("minimum_pick_fom",))
     min_inside: float = parameter(
@@ -48,7 +69,7 @@ def make_recipe(params: ExtractParameters) -> ExtractionRecipe:
         raise InputError(
             "extract", f"rescale ({params.rescale}) is larger than box ({params.box})", "Images only shrink."
         )
-    if bool(params.coordinates) == bool(params.particles):
+    if sum(map(bool, (params.coordinates, params.coord_suffix, params.particles))) != 1:
         raise InputError("extract", "needs either coordinates or particles", "Give one of them.")
     radius = params.bg_diameter / 2 if params.bg_diameter > 0 else default_background_radius(params.box)
     if radius >= params.box / 2:

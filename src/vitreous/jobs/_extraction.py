@@ -15,7 +15,7 @@ from vitreous.io.mrc import StackWriter, open_stack, read_image
 from vitreous.job import Context
 from vitreous.jobs._extract_parameters import ExtractParameters
 from vitreous.methods.extraction.extract import ExtractionRecipe, extract
-from vitreous.methods.extraction.recentre import Centres, recentre
+from vitreous.methods.extraction.recentre import recentre
 from vitreous.methods.extraction.windows import share_inside, touches_micrograph, window_centres
 
 # What a particle takes over from its micrograph.
@@ -48,6 +48,7 @@ class Stack:
 def extract_one(
     task: Task, recipe: ExtractionRecipe, params: ExtractParameters, context: Context, memory: int
 ) -> Stack:
+    """Cut, write and describe. Raises InputError or ValueError for a micrograph that cannot be used."""
     image, header_pixel = read_image(context.project / task.name)
     pixel_size = task.pixel_size or header_pixel
     if pixel_size <= 0:

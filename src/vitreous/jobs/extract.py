@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
-from vitreous.io.coordinates import read_coordinates
-from vitreous.io.mrc import StackWriter, open_stack, read_image
-from vitreous.io.relion import read_dataset, read_table, write_dataset
-from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
-from vitreous.methods.extraction.extract import ExtractionRecipe, default_background_radius, extract
-from vitreous.methods.extraction.recentre import recentre
-from vitreous.methods.extraction.windows import share_inside, touches_micrograph, window_centres
+from vitreous.io.relion import read_dataset, write_dataset
+from vitreous.job import Context, Job, Outputs, Quarantined
+from vitreous.jobs._extract_parameters import ExtractParameters, make_recipe
+from vitreous.jobs._extraction import Stack, Task, extract_one
+from vitreous.jobs._picks import match_names, picks_by_suffix, read_picks
+from vitreous.jobs._reextraction import particles_to_cut
+from vitreous.methods.extraction.extract import ExtractionRecipe
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
 
@@ -43,7 +41,7 @@ class Extract(Job):
         """Write one stack per micrograph and particles.star."""
         recipe = make_recipe(params)
         micrographs = _read_micrographs(context.project / params.micrographs)
-        picks = _picks_of_particles(params, context) if params.particles else _picks_of_files(params, context)
+        picks = _picks(params, micrographs, context)
         tasks, failed = _plan(micrographs, picks, context)
         results = list(track(_extract_all(tasks, recipe, params, context), "Extracting", len(tasks)))
         failed += [result for result in results if isinstance(result, Quarantined)]
@@ -69,39 +67,22 @@ def _read_micrographs(path: Path) -> Dataset:
     return dataset
 
 
-def _picks_of_files(params: ExtractParameters, context: Context) -> dict[str, Table]:
-    """Picks by micrograph name, from a list of coordinate files."""
-    path = context.project / params.coordinates
-    listing = read_table(path, "coordinate_files")
-    if "micrograph_name" not in listing or "coordinate_file" not in listing:
-        raise InputError(path, "does not list micrographs with coordinate files", "Give an autopick.star.")
-    picks = {}
-    for name, file in zip(listing["micrograph_name"], listing["coordinate_file"], strict=True):
-        table = read_coordinates(context.project / str(file))
-        if params.min_score is not None and "pick_score" in table:
-            table = table.take(table["pick_score"] >= params.min_score)
-        picks[str(name)] = table
+def _picks(params: ExtractParameters, micrographs: Dataset, context: Context) -> dict[str, Table]:
+    """What is to be cut, by micrograph name."""
+    if params.particles:
+        return particles_to_cut(params, context)
+    if params.coord_suffix:
+        picks = picks_by_suffix(micrographs, context.project, params.coord_dir, params.coord_suffix)
+    else:
+        path = context.project / params.coordinates
+        known = micrographs.rows["micrograph_name"].astype(str).tolist()
+        picks = match_names(read_picks(path, context.project, flip_y=params.flip_y), known)
+    if params.min_score is not None:
+        picks = {
+            name: table.take(table["pick_score"] >= params.min_score) if "pick_score" in table else table
+            for name, table in picks.items()
+        }
     return picks
-
-
-def _picks_of_particles(params: ExtractParameters, context: Context) -> dict[str, Table]:
-    """Rows of a particle set by micrograph name, moved to their refined positions if asked for."""
-    path = context.project / params.particles
-    particles = read_dataset(path)
-    rows = particles.rows
-    missing = [n for n in ("coordinate_x", "coordinate_y", "micrograph_name") if n not in rows]
-    if missing:
-        raise InputError(path, f"has no {', '.join(missing)}", "Only particles that know their place can be cut again.")
-    if params.recenter and "origin_x" not in rows:
-        raise InputError(
-            path, "has no origins to re-centre on", "Give the particles of a refinement or classification."
-        )
-    if "image_name" in rows:
-        rows = rows.with_columns(original_image_name=rows["image_name"])
-    names = rows["micrograph_name"].astype(str)
-    order = np.argsort(names, kind="stable")
-    bounds = np.flatnonzero(np.append(names[order][1:] != names[order][:-1], True)) + 1
-    return {str(names[part[0]]): rows.take(part) for part in np.split(order, bounds)[:-1]}
 
 
 def _plan(micrographs: Dataset, picks: dict[str, Table], context: Context) -> tuple[list[Task], list[Quarantined]]:

@@ -9,7 +9,6 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from scipy.special import ndtri
 
-
 _USUAL = 5.0  # robust deviations within which pixels of ice and protein lie
 # In robust deviations of the micrograph smoothed to an eighth of the diameter: simulated ferritin has 5 to 7, gold 14.
 _PEAK, _BEAD_LIMIT, _BEAD_RATIO = 3.0, 10.0, 2.0
