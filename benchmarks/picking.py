@@ -40,7 +40,7 @@ MakeContext = Callable[[Path, str, int], Context]
 
 
 def measure(n: int, context: MakeContext, levels: dict[str, dict[str, float]] = LEVELS) -> dict[str, dict[str, Any]]:
-    """Recall and precision of each level: the default picker's (LoG), and beside them the templates' and the trained."""
+    """Recall and precision of each level: the default picker's (LoG), the templates' and the trained."""
     return {name: measure_level(n, settings, context) for name, settings in levels.items()}
 
 
