@@ -2,9 +2,10 @@
 
     python benchmarks/preprocess.py [--size 2048] [--frames 24] [--quick] [--output benchmarks/results/preprocess.json]
 
-Motion, CTF and picking are those of motion.py, ctf.py and picking.py, one thread, CPU seconds (machines are shared). The
-rate is of one 4096 x 4096 x 40 movie in LZW TIFF through the motioncorr job and then the ctf job, reading, decompression and writing
-included; movies an hour are its CPU seconds shared out over all cores. --quick takes 2048 x 2048 x 20 and says so.
+Motion, CTF and picking are those of motion.py, ctf.py and picking.py, one thread, CPU seconds (machines are shared).
+The rate is of one 4096 x 4096 x 40 movie in LZW TIFF through the motioncorr job and then the ctf job, reading,
+decompression and writing included; movies an hour are its CPU seconds shared out over all cores. --quick takes
+2048 x 2048 x 20 and says so.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def test_what_is_no_picker_is_one_line_and_runs_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         read_picker(tmp_path / "none.pt")
     (tmp_path / "a.pt").write_text("hello")
-    (tmp_path / "b.pt").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "b.pt").write_bytes(pickle.dumps(Evil(), protocol=2))
     torch.save({"format": "vitreous picker 1", "record": Evil()}, tmp_path / "c.pt")
     torch.save({"weights": {}}, tmp_path / "d.pt")
     for name in "abcd":

@@ -71,14 +71,28 @@ def fit_illumination(
     return (full @ coefficients).reshape(height, width)
 
 
-def agreeing(image: Float[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """Pixels whose surroundings have the level that most of the field has: neither carbon nor large ice.
+def agreeing(image: Float[np.ndarray, "height width"], trials: int = 500) -> Bool[np.ndarray, "height width"]:
+    """Pixels whose surroundings lie on the plane that most of the field lies on: neither carbon nor large ice.
 
-    Means over a twentieth of the field: noise in them is small beside the step to carbon.
+    The plane is the one, of many through three places, from which half of the field deviates least (Rousseeuw 1984):
+    up to half of the field may be something else. Means over a twentieth of the field: noise in them is small beside
+    the step to carbon.
     """
-    level = ndimage.uniform_filter(image, max(1, min(image.shape) // 20))
-    middle, spread = densest_part(level)
-    return np.asarray(np.abs(level - middle) <= 3.0 * spread)
+    step = max(1, min(image.shape) // 20)
+    level = ndimage.uniform_filter(image, step)
+    y, x = np.mgrid[step // 2 : image.shape[0] : step, step // 2 : image.shape[1] : step]
+    cells = level[y, x].ravel()
+    design = np.stack([np.ones(y.size), y.ravel() / image.shape[0], x.ravel() / image.shape[1]], axis=1)
+    chosen = np.random.default_rng(0).integers(0, len(cells), (trials, 3))
+    matrices = design[chosen]
+    far = np.abs(np.linalg.det(matrices)) > 0.05  # three places in a line, or close together, say little
+    planes = np.linalg.solve(matrices[far], cells[chosen[far]][..., None])[..., 0]
+    deviations = np.median(np.abs(cells - planes @ design.T), axis=1)
+    plane = planes[np.argmin(deviations)]
+    rows, columns = (np.arange(n) / n for n in image.shape)
+    rest = level - (plane[0] + plane[1] * rows[:, None] + plane[2] * columns)
+    middle, spread = densest_part(rest)
+    return np.asarray(np.abs(rest - middle) <= 3.0 * spread)
 
 
 def _quadratic(y: Float[np.ndarray, "n"], x: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n 6"]:
