@@ -2,9 +2,10 @@
 
     python benchmarks/preprocess.py [--size 2048] [--frames 24] [--quick] [--output benchmarks/results/preprocess.json]
 
-Motion and CTF are those of motion.py and ctf.py, one thread, CPU seconds (machines are shared). The rate is of one
-4096 x 4096 x 40 movie in LZW TIFF through the motioncorr job and then the ctf job, reading, decompression and writing
-included; movies an hour are its CPU seconds shared out over all cores. --quick takes 2048 x 2048 x 20 and says so.
+Motion, CTF and picking are those of motion.py, ctf.py and picking.py, one thread, CPU seconds (machines are shared).
+The rate is of one 4096 x 4096 x 40 movie in LZW TIFF through the motioncorr job and then the ctf job, reading,
+decompression and writing included; movies an hour are its CPU seconds shared out over all cores. --quick takes
+2048 x 2048 x 20 and says so.
 """
 
 from __future__ import annotations
@@ -21,26 +22,20 @@ from typing import Any
 import ctf as ctf_benchmark
 import motion as motion_benchmark
 import numpy as np
+import picking as picking_benchmark
 import torch
 
 from vitreous import __version__
 from vitreous.core.ctf import Defocus, Microscope
 from vitreous.core.ctf import ctf as ctf_values
-from vitreous.io.mrc import read_header
-from vitreous.io.relion import read_dataset, read_table
 from vitreous.io.tiff import write_tiff
 from vitreous.job import Context
-from vitreous.jobs.autopick import Autopick
 from vitreous.jobs.ctf import Ctf
 from vitreous.jobs.motioncorr import Motioncorr
-from vitreous.jobs.simulate_micrographs import SimulateMicrographs
-from vitreous.methods.validation.matching import PickCounts, count_picks, match_points
 from vitreous.runtime.atomic import write_text
 from vitreous.runtime.device import available_cores, set_threads
 
-LEVELS = {"full": 40.0, "half": 20.0, "fifth": 8.0}  # e/A^2
 PARTS = ("motion", "motion_small", "ctf", "picking", "rate")
-DIAMETER = 130.0  # A, of the built-in ferritin
 
 
 def context(project: Path, job: str, threads: int) -> Context:
@@ -76,39 +71,6 @@ def ctf(n: int) -> dict[str, float]:
         "tenth_angle_bound_deg": tenth["angle_rms_bound_deg"],
         "tenth_without_rings": tenth["n_without_rings"],
     }
-
-
-def picking(n: int) -> dict[str, dict[str, float]]:
-    """Recall (of particles not cut by an edge) and precision of autopick at three exposures."""
-    figures = {}
-    for name, dose in LEVELS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            project = Path(folder)
-            params = SimulateMicrographs.Parameters(n_micrographs=n, dose=dose, size_x=1024, size_y=1024, particles=60)
-            SimulateMicrographs().run(params, context(project, "Simulate/job001", 1))
-            truth = "Simulate/job001/truth_micrographs.star"
-            sought = Autopick.Parameters(input=truth, diameter_min=0.9 * DIAMETER, diameter_max=1.1 * DIAMETER)
-            Autopick().run(sought, context(project, "AutoPick/job002", 1))
-            counts = count(project)
-        figures[name] = {"dose": dose, "recall": counts.recall_inside, "precision": counts.precision}
-    return figures
-
-
-def count(project: Path) -> PickCounts:
-    particles = read_dataset(project / "Simulate/job001/truth_particles.star").rows
-    listing = read_table(project / "AutoPick/job002/autopick.star", "coordinate_files")
-    counts = PickCounts()
-    for name, file in zip(listing["micrograph_name"], listing["coordinate_file"], strict=True):
-        picks, header = read_table(project / str(file)), read_header(project / str(name))
-        size = header.pixel_size
-        here = particles["micrograph_name"].astype(str) == str(name)
-        true = np.stack([particles["coordinate_x"], particles["coordinate_y"]], 1).astype(float)[here] * size
-        found = np.zeros((0, 2))
-        if "coordinate_x" in picks:
-            found = np.stack([picks["coordinate_x"], picks["coordinate_y"]], 1).astype(float) * size
-        field = (header.shape[2] * size, header.shape[1] * size)
-        counts += count_picks(match_points(found, true, 0.5 * DIAMETER), len(found), true, field, 0.5 * DIAMETER)
-    return counts
 
 
 def specimen(size: int, pixel_size: float) -> np.ndarray:
@@ -176,7 +138,7 @@ def main() -> None:
         ("motion", lambda: motion(given.size, given.frames, 1.0, 4)),
         ("motion_small", lambda: motion(1024, 12, 2.0, 8)),
         ("ctf", lambda: ctf(given.micrographs)),
-        ("picking", lambda: picking(max(2, given.micrographs // 2))),
+        ("picking", lambda: picking_benchmark.measure(max(2, given.micrographs // 2), context)),
         ("rate", lambda: rate(*((2048, 20) if given.quick else (4096, 40)), given.threads)),
     ):
         if name not in given.only:

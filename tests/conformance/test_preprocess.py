@@ -130,3 +130,26 @@ def test_the_job_re_centres_as_relion_does(project: Path):
     np.testing.assert_allclose(
         mrcfile.read(ours / "mic.mrcs"), mrcfile.read(project / "again/mic.mrcs"), atol=1e-4, rtol=0
     )
+
+
+def test_the_job_centres_on_a_point_of_the_reference_as_relion_does(project: Path):
+    listing = Table({"micrograph_name": ["mic.mrc"], "coordinate_file": ["mic_pick.star"]})
+    write_tables(project / "picks3.star", {"coordinate_files": listing})
+    made = read_dataset(extract_job(project, "Extract/job003", coordinates="picks3.star") / "particles.star")
+    rng = np.random.default_rng(4)
+    angles = {"rot": rng.uniform(-180, 180, len(made)), "tilt": rng.uniform(0, 180, len(made))}
+    moved = made.with_columns(
+        origin_x=rng.normal(0, 5, len(made)), origin_y=rng.normal(0, 5, len(made)), **angles,
+        psi=rng.uniform(-180, 180, len(made)),
+    )  # fmt: skip
+    write_dataset(project / "run3_data.star", moved)
+    point = {"recenter_x": 4.0, "recenter_y": -3.0, "recenter_z": 5.5, "ref_pixel_size": 2.0}
+    ours = extract_job(project, "Extract/job004", particles="run3_data.star", recenter=True, **point)
+    (project / "point").mkdir()
+    command = f"{PROGRAM} --i mics.star --reextract_data_star run3_data.star --recenter --part_dir point/ --norm"
+    command += " --recenter_x 4 --recenter_y -3 --recenter_z 5.5 --ref_angpix 2 --part_star point/particles.star"
+    command += " --extract --extract_size 128 --scale 64 --bg_radius 24 --invert_contrast"
+    subprocess.run(command.split(), cwd=project, check=True, capture_output=True, timeout=120)
+    mine, theirs = read_dataset(ours / "particles.star"), read_dataset(project / "point/particles.star")
+    for column in ("coordinate_x", "coordinate_y", "origin_x", "origin_y"):
+        np.testing.assert_allclose(mine.rows[column], theirs.rows[column], atol=2e-4)

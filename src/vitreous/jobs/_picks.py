@@ -17,14 +17,14 @@ from vitreous.io.relion import read_dataset, read_tables
 _REMEDY = "Give an autopick.star, a STAR file of particles that know their place, or cryoSPARC's picks (.cs)."
 
 
-def read_picks(path: Path, project: Path) -> dict[str, Table]:
+def read_picks(path: Path, project: Path, *, flip_y: bool = False) -> dict[str, Table]:
     """Picks (coordinate_x, coordinate_y in pixels, and what else is known) by the name of their micrograph.
 
-    path: a list of coordinate files, a STAR file of particles or picks with micrograph names, or a .cs file. Raises
-    InputError.
+    path: a list of coordinate files, a STAR file of particles or picks with micrograph names, or a .cs file, whose y
+    flip_y turns round. Raises InputError.
     """
     if path.suffix == ".cs":
-        return read_cryosparc_picks(path)
+        return read_cryosparc_picks(path, flip_y=flip_y)
     tables = read_tables(path)
     listing = tables.get("coordinate_files")
     if listing is not None:

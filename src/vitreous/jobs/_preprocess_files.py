@@ -16,13 +16,13 @@ from vitreous.data.table import Table
 from vitreous.io.failed import write_failed
 from vitreous.io.relion import write_dataset, write_tables
 from vitreous.job import Outputs, Quarantined
+from vitreous.jobs._extract_parameters import recipe_of as cutting_recipe
 from vitreous.jobs._motioncorr_work import Work
 from vitreous.jobs._preprocess_parameters import Steps
 from vitreous.jobs._preprocess_stream import Preprocessed
 from vitreous.jobs.autopick import COORDINATES_NODE, write_listing
 from vitreous.jobs.ctf import with_fits
 from vitreous.jobs.extract import PARTICLES_NODE, image_optics, joined_rows
-from vitreous.jobs.extract import recipe_of as cutting_recipe
 from vitreous.jobs.motioncorr import micrographs_of
 from vitreous.runtime.atomic import write_text
 

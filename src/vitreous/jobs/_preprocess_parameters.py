@@ -13,8 +13,8 @@ from vitreous.core.errors import InputError
 from vitreous.job import JobParameters, option_names, parameter
 from vitreous.jobs._autopick_parameters import AutopickParameters
 from vitreous.jobs._ctf_parameters import CtfParameters
+from vitreous.jobs._extract_parameters import ExtractParameters
 from vitreous.jobs._motioncorr_parameters import MotioncorrParameters
-from vitreous.jobs.extract import ExtractParameters
 
 _STEPS: dict[str, type[JobParameters]] = {
     "motion": MotioncorrParameters,

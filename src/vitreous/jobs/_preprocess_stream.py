@@ -28,6 +28,8 @@ from vitreous.io.movies import HeldMovie, Movie
 from vitreous.io.mrc import map_image, read_header
 from vitreous.jobs._ctf_micrograph import CtfRow, fit_micrograph, stored_fit, task_of, too_coarse
 from vitreous.jobs._detectors import make_detector
+from vitreous.jobs._extract_parameters import recipe_of as cutting_recipe
+from vitreous.jobs._extraction import Stack, extract_one
 from vitreous.jobs._motioncorr_movie import (
     MotionRow,
     correct,
@@ -41,8 +43,7 @@ from vitreous.jobs._motioncorr_work import Work
 from vitreous.jobs._preprocess_parameters import Steps
 from vitreous.jobs.autopick import Found, picks_of, search_one, write_picks
 from vitreous.jobs.ctf import with_fits
-from vitreous.jobs.extract import Stack, extract_one, plan_cutting
-from vitreous.jobs.extract import recipe_of as cutting_recipe
+from vitreous.jobs.extract import plan_cutting
 from vitreous.jobs.motioncorr import micrographs_of
 from vitreous.methods.motion.correction import Sums
 from vitreous.methods.motion.frames import UnusableMovie

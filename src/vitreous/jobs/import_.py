@@ -1,4 +1,4 @@
-"""Bring movies, micrographs or particles into a project."""
+"""Bring movies, micrographs, particles or picks into a project."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from vitreous.io.particle_paths import locate_stacks
 from vitreous.io.relion import read_dataset, write_dataset
 from vitreous.io.stacks import ParticleStack, open_stacks
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.jobs._import_coordinates import import_coordinates
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,13 @@ class ImportParameters(JobParameters):
     )
     micrographs: str = parameter("", help="motion-corrected micrographs: a pattern or a STAR file")
     particles: str = parameter("", help="extracted particles: a STAR file, or cryoSPARC's .cs file")
+    coordinates: str = parameter(
+        "", help="picks, with --micrographs: cryoSPARC's .cs, a list of STAR or .box files, or particles"
+    )
+    flip_y: bool = parameter(
+        False, help="with a .cs file: turn picks upside down (the micrographs here are from TIFF or EER movies)",
+        advanced=True,
+    )  # fmt: skip
     passthrough: str = parameter("", help="cryoSPARC's passthrough .cs file, joined by uid", advanced=True)
     pixel_size: float | None = parameter(
         None, help="pixel size of movies or micrographs (default: the headers')", unit="A", aliases=("angpix",), gt=0
@@ -72,14 +80,16 @@ class Import(Job):
     name = "import"
     folder = "Import"
     relion_type = "relion.import.movies"
-    help = "bring movies, micrographs or particles into the project"
+    help = "bring movies, micrographs, particles or picks into the project"
     Parameters = ImportParameters
 
     def run(self, params: Any, context: Context) -> Outputs:
-        """Write movies.star, micrographs.star or particles.star. Files that do not open are left out.
+        """Write movies.star, micrographs.star, particles.star or coordinates.star; what does not open is left out.
 
         Raises InputError where nothing matches, nothing opens, or the pixel size is not known.
         """
+        if params.coordinates:
+            return import_coordinates(params, context)
         given = [kind for kind in _NODES if getattr(params, kind)]
         if len(given) != 1:
             raise InputError("import", "needs one of --movies, --micrographs, --particles", "Give exactly one.")

@@ -55,7 +55,7 @@ class TrainPickerParameters(JobParameters):
     particles_per_micrograph: float = parameter(
         0.0, help="particles expected in a micrograph, picked or not (0: half as many again as were picked)", ge=0
     )
-    validation: float = parameter(0.2, help="share of the micrographs held out to judge by", gt=0, lt=1)
+    validation: float = parameter(0.25, help="share of the micrographs held out to judge by", gt=0, lt=1)
     epochs: int = parameter(20, help="most epochs", ge=1)
     steps: int = parameter(50, help="batches in an epoch", advanced=True, ge=1)
     patience: int = parameter(5, help="epochs without getting better after which it stops", advanced=True, ge=1)

@@ -213,6 +213,38 @@ def test_reextraction_centres_on_refined_origins(project: Path) -> None:
     assert (weight * y).sum() / weight.sum() == pytest.approx(24, abs=0.5)
 
 
+def test_coordinates_by_suffix_and_by_list_are_one(project: Path) -> None:
+    first = cut(project).metrics["n_particles"]
+    found = cut(project, "Extract/job006", coordinates="", coord_suffix="_autopick.star", coord_dir="AutoPick/job004")
+    assert found.metrics["n_particles"] == first
+    one, two = (read_dataset(project / f"Extract/job00{n}/particles.star").rows for n in (5, 6))
+    np.testing.assert_array_equal(one["coordinate_x"], two["coordinate_x"])
+
+
+def test_reextraction_centres_on_what_stands_out_in_the_class(project: Path) -> None:
+    """The class shows its particle 8 A right of and 12 A above the centre; particles are turned by known angles."""
+    y, x = np.mgrid[:24, :24] - 12
+    spot = np.exp(-((x - 2.0) ** 2 + (y + 3.0) ** 2) / 8.0).astype(np.float32)
+    write_image(project / "classes.mrcs", np.stack([np.zeros_like(spot), spot]), 4.0)
+    cut(project)
+    dataset = read_dataset(project / "Extract/job005/particles.star")
+    n, psi = len(dataset), np.random.default_rng(0).choice([0.0, 90.0, 180.0], len(dataset))
+    found = dataset.with_columns(origin_x=np.zeros(n), origin_y=np.zeros(n), psi=psi, class_number=np.full(n, 2))
+    write_dataset(project / "run_data.star", found)
+    with pytest.raises(InputError, match="not --recenter"):
+        cut(project, "Extract/job006", coordinates="", particles="run_data.star", recenter_on="classes.mrcs")
+    again = {"coordinates": "", "particles": "run_data.star", "recenter": True, "recenter_on": "classes.mrcs"}
+    cut(project, "Extract/job007", **again)
+    rows = read_dataset(project / "Extract/job007/particles.star").rows
+    step = (
+        np.stack([rows[c] - dataset.rows[c] for c in ("coordinate_x", "coordinate_y")], 1)
+        - np.stack([rows["origin_x"], rows["origin_y"]], 1) / PIXEL
+    )
+    # A of conventions.md: with psi 90, (x, y) of the reference lies at (y, -x) of the image.
+    expected = {0.0: (2.0, -3.0), 90.0: (-3.0, -2.0), 180.0: (-2.0, 3.0)}
+    np.testing.assert_allclose(step, [expected[angle] for angle in psi], atol=0.05)
+
+
 def test_half_precision_stacks_hold_the_same_images(project: Path) -> None:
     cut(project)
     cut(project, "Extract/job006", float16=True)
@@ -234,6 +266,8 @@ def test_half_precision_stacks_hold_the_same_images(project: Path) -> None:
         ({"bg_diameter": 60.0}, "leaves no background"),
         ({"coordinates": "missing.star"}, "missing.star"),
         ({"coordinates": "micrographs.star"}, "coordinate_files"),
+        ({"coord_suffix": "_pick.star"}, "either coordinates or particles"),
+        ({"coordinates": "", "coord_suffix": "_none.box", "coord_dir": "."}, "holds no coordinates"),
         ({"min_score": 1e6}, "no particle could be extracted"),
     ],
 )

@@ -9,6 +9,7 @@ import torch
 from vitreous.methods.picking.background import even_out, find_contamination, fit_illumination
 from vitreous.methods.picking.pick import PickingRecipe, find_candidates
 from vitreous.methods.picking.selection import choose_cuts
+from vitreous.methods.picking.templates import templates_of_images
 
 PIXEL = 2.0
 
@@ -123,3 +124,40 @@ def test_contamination_is_what_is_larger_than_particles():
     even = even_out(image, 12.0)
     assert (even.image[bad] == 0).all()
     assert even.image[~bad].std() == pytest.approx(1.0, abs=0.15)
+
+
+def spoiled(made, rng):
+    """The scene with carbon over its right quarter and three beads of gold; where they are."""
+    side = made.micrograph.shape[0]
+    y, x = np.mgrid[:side, :side]
+    carbon = x > 0.75 * side + 0.05 * y
+    image = made.micrograph.numpy().copy()
+    image[carbon] *= 0.9
+    image[carbon] += rng.normal(0.0, 1.5 * image.std(), int(carbon.sum()))
+    where = carbon.copy()
+    for py, px in ((300, 200), (700, 500), (880, 150)):
+        bead = np.hypot(y - py, x - px) < 25
+        image[bead] *= 0.5
+        where |= bead
+    return replace(made, micrograph=torch.from_numpy(image.astype(np.float32))), where
+
+
+@pytest.mark.parametrize("by", ["log", "templates"])
+def test_no_picks_on_carbon_and_gold_by_either_picker(scene, by):
+    """Particles beside them are still found."""
+    made = scene("shell", count=50)
+    dirty, where = spoiled(made, np.random.default_rng(3))
+    templates = None
+    if by == "templates":
+        disc = torch.from_numpy((np.hypot(*(np.mgrid[:96, :96] - 48)) < 35).astype(np.float32))
+        templates = templates_of_images(disc[None], PIXEL, made.diameter, psi_step=180.0)
+    found = find_candidates(dirty.micrograph, PIXEL, recipe_for(made), made.lens, templates)
+    picks = found.coordinates[choose_cuts([found.scores], found.noise)[0].keeps(found.scores)]
+    assert not where[picks[:, 1].astype(int), picks[:, 0].astype(int)].any()
+    assert found.contaminated == pytest.approx(0.27, abs=0.1)
+    far = np.ones(len(made.truth), dtype=bool)
+    for index, (x, y) in enumerate(made.truth.astype(int)):
+        far[index] = not where[max(0, y - 140) : y + 140, max(0, x - 140) : x + 140].any()
+    nearest = np.hypot(*(made.truth[far][:, None] - picks[None]).transpose(2, 0, 1)).min(axis=1)
+    assert far.sum() > 8
+    assert (nearest < 25).mean() > 0.85

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from scipy.spatial.distance import pdist
 
+from vitreous.methods.simulation.contamination import Dirt, scatter_dirt
 from vitreous.methods.simulation.scene import (
     Crowd,
+    Scene,
     preferred_rotations,
     random_positions,
     random_scene,
@@ -53,3 +56,20 @@ def test_scene_is_reproducible_and_heights_fit_the_ice():
     assert np.abs(one.heights).max() <= 140
     assert np.allclose(one.heights % 20.0, 0)
     assert len(np.unique(one.heights)) > 3
+
+
+def test_dirt_covers_what_it_should_and_takes_its_particles_along() -> None:
+    field = scatter_dirt((300, 400), 3.0, Dirt(carbon=0.3), np.random.default_rng(1))
+    assert field.covered.shape == (300, 400)
+    assert field.covered.mean() == pytest.approx(0.3, abs=0.06)
+    inner = field.potential[field.border : -field.border, field.border : -field.border]
+    assert inner[field.covered].mean() > 500 > abs(inner[~field.covered].mean())  # V A: 150 A of carbon over nothing
+    beads = scatter_dirt((300, 400), 3.0, Dirt(gold_beads=5, ice_lumps=3), np.random.default_rng(2))
+    assert 0.01 < beads.covered.mean() < 0.4
+    assert beads.potential.max() == pytest.approx(21.0 * 100.0, rel=0.3)
+    assert not Dirt()
+    places = np.array([[5.0, 5.0], [395.0, 295.0], [200.0, 150.0]])
+    scene = Scene(places, torch.eye(3).expand(3, 3, 3), np.zeros(3))
+    covered = np.zeros((300, 400), dtype=bool)
+    covered[290:, 390:] = True
+    np.testing.assert_array_equal(scene.without(covered).coordinates, places[[0, 2]])

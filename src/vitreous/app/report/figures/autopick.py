@@ -110,7 +110,9 @@ def _scores(listing: Table, summary: Table, project: Path, what: str) -> Figure:
     left, right = figure.subplots(1, 2)
     together = np.concatenate(scores)
     if len(together):
-        left.hist(together, bins=np.linspace(0, np.quantile(together, 0.999) * 1.05, 80), color=COLOURS[0])
+        # Log-odds go below zero, responses do not.
+        lowest, highest = np.quantile(together, [0.001, 0.999])
+        left.hist(together, bins=np.linspace(min(0.0, lowest), max(highest, 1e-6) * 1.05, 80), color=COLOURS[0])
     lows, highs = np.quantile(summary["threshold"], [0.0, 1.0])
     left.axvspan(lows, max(highs, lows + 1e-3), color=COLOURS[1], alpha=0.35, linewidth=0)
     left.axvline(float(np.median(summary["threshold"])), color=COLOURS[1], linewidth=1.5)

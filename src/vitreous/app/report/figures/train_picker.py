@@ -73,7 +73,7 @@ def _example(example: dict[str, np.ndarray], record: PickerRecord) -> Figure:
     figure = new_figure(11, 5.6)
     left, right = figure.subplots(1, 2)
     image = example["image"]
-    for axes, title in ((left, "picked by hand"), (right, "log-odds of what it finds")):
+    for axes, title in ((left, "picks that are known"), (right, "log-odds of what it finds")):
         show_slice(axes, -image if record.dark_particles else image, title, record.pixel_size)
     _circles(left, example["picks"], np.full(len(example["picks"]), 1.0), _PICKED)
     shown = example["scores"] > 0.0
