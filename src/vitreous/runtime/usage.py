@@ -37,7 +37,6 @@ class Usage:
         self._thread = threading.Thread(target=self._go_on, name="usage", daemon=True)
 
     def __enter__(self) -> Usage:
-        psutil.cpu_percent()  # the first call only starts the count
         self._thread.start()
         return self
 
@@ -49,6 +48,7 @@ class Usage:
 
     def _go_on(self) -> None:
         start = before = time.monotonic()
+        psutil.cpu_percent()  # the first call (of a thread) only starts the count
         disk = psutil.disk_io_counters()
         while not self._end.wait(self._every):
             now = time.monotonic()
@@ -61,6 +61,12 @@ class Usage:
             sample |= _of_gpus(self._gpus)
             self.samples.append(sample)
             before, disk = now, disk_now
+
+
+def busy_seconds() -> float:
+    """CPU seconds that all programs of this machine have used."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def _open_gpus() -> list[Any]:

@@ -28,6 +28,7 @@ from vitreous.pipeline.benchmark.run import (
 from vitreous.pipeline.benchmark.settings import FULL_PARTICLES, Settings, scaled, sweep
 from vitreous.pipeline.project import Project
 
+_BUSY = 10.0  # percent of the machine
 _RIBOSOMES = ("more/models/ribosome70S_EFTu_tRNA.pdb.gz", "models/1xnr_30S_subunit.cif.gz")
 
 
@@ -152,17 +153,20 @@ def motion_command(layouts: str, workers: str, movies: str | None, synthetic: in
     draw_layouts(results, root / "motion_layouts.png")
     print_layouts(results)
     best = layout_runs.best_of(results)["layout"]
+    if max(one["others_cpu_percent"] for one in results) > _BUSY:
+        click.echo("other programs used the machine meanwhile: compare CPU seconds, or measure again when it rests")
     click.echo(f"best: {best['kind']} with {best['workers']} ({root / 'motion_layouts.png'})")
 
 
 def print_layouts(results: Sequence[dict[str, Any]]) -> None:
     """The table of layouts, best first."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("layout", "workers", "movies/h", "seconds", "CPU s a movie"):
+    for title in ("layout", "workers", "movies/h", "seconds", "CPU s a movie", "others' CPU %"):
         table.add_column(title, justify="left" if title == "layout" else "right")
     for one in sorted(results, key=lambda result: -float(result["movies_per_hour"])):
         cpu = one["cpu_seconds"] / one["n_movies"]
-        numbers = (f"{one['movies_per_hour']:.0f}", f"{one['seconds']:.1f}", f"{cpu:.2f}")
+        numbers = [f"{one['movies_per_hour']:.0f}", f"{one['seconds']:.1f}", f"{cpu:.2f}"]
+        numbers.append(f"{one['others_cpu_percent']:.0f}")
         table.add_row(one["layout"]["kind"], str(one["layout"]["workers"]), *numbers)
     Console().print(table)
 

@@ -29,7 +29,7 @@ from vitreous.io.relion import read_dataset
 from vitreous.io.tiff import write_tiff
 from vitreous.pipeline.record import versions
 from vitreous.runtime.atomic import atomic_path, write_text
-from vitreous.runtime.usage import QUANTITIES, Usage
+from vitreous.runtime.usage import QUANTITIES, Usage, busy_seconds
 
 LAYOUTS = {
     "batch": "one process, with as many threads as workers",
@@ -104,7 +104,7 @@ def measure_layout(layout: Layout, movies: Sequence[Path], root: Path, more: Seq
         old.unlink()
     for movie in movies:
         (listed / movie.name).symlink_to(movie)
-    before, start = _cpu_of_children(), time.monotonic()
+    before, busy, start = _cpu_of_children(), busy_seconds(), time.monotonic()
     with Usage() as usage:
         if layout.kind == "per-file":
             with ThreadPoolExecutor(layout.workers) as hands:
@@ -116,12 +116,14 @@ def measure_layout(layout: Layout, movies: Sequence[Path], root: Path, more: Seq
             threads = layout.workers if layout.kind == "batch" else 1
             ranks = ["--ranks", str(layout.workers)] if layout.kind == "ranks" else []
             _run(_words("movies", "job", [*more, *ranks], threads), place)
-    seconds = time.monotonic() - start
+    seconds, used = time.monotonic() - start, _cpu_of_children() - before
+    others = max(0.0, busy_seconds() - busy - used) / (seconds * (psutil.cpu_count() or 1))
     return {
         "layout": asdict(layout),
         "n_movies": len(movies),
         "seconds": round(seconds, 2),
-        "cpu_seconds": round(_cpu_of_children() - before, 2),
+        "cpu_seconds": round(used, 2),
+        "others_cpu_percent": round(100 * others, 1),
         "movies_per_hour": round(len(movies) / seconds * 3600, 1),
         "samples": usage.samples,
     }
