@@ -78,6 +78,7 @@ def test_the_cpu_needs_no_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_named_by_its_own_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VITREOUS_LOCKS", str(tmp_path))
     with turn_at(torch.device("cuda", 0), "a test"):
