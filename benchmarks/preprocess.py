@@ -126,7 +126,7 @@ def specimen(size: int, pixel_size: float) -> np.ndarray:
     return np.asarray(field * (0.3 / field.std()))
 
 
-def rate(size: int, frames: int, threads: int, movies: int = 4) -> dict[str, float]:
+def rate(size: int, frames: int, threads: int, movies: int = 2) -> dict[str, float]:
     """Movies through `preprocess`, from LZW TIFF to particles; what they hold is a specimen that drifts.
 
     The floor is what no way around it saves: decompression, and motion.py's transforms and passes over memory.
