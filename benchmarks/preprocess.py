@@ -3,9 +3,9 @@
     python benchmarks/preprocess.py [--size 2048] [--frames 24] [--quick] [--output benchmarks/results/preprocess.json]
 
 Motion, CTF and picking are those of motion.py, ctf.py and picking.py, one thread, CPU seconds (machines are shared).
-The rate is of one 4096 x 4096 x 40 movie in LZW TIFF through the motioncorr job and then the ctf job, reading,
-decompression and writing included; movies an hour are its CPU seconds shared out over all cores. --quick takes
-2048 x 2048 x 20 and says so.
+The rate is of 4096 x 4096 x 40 movies in LZW TIFF through the preprocess job to particles, reading, decompression and
+writing included; movies an hour are its CPU seconds shared out over all cores. --quick takes 2048 x 2048 x 20 and
+says so.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ import torch
 from vitreous import __version__
 from vitreous.core.ctf import Defocus, Microscope
 from vitreous.core.ctf import ctf as ctf_values
-from vitreous.io.tiff import write_tiff
+from vitreous.io.tiff import TiffMovie, write_tiff
 from vitreous.job import Context
-from vitreous.jobs.ctf import Ctf
-from vitreous.jobs.motioncorr import Motioncorr
+from vitreous.jobs.preprocess import Preprocess
 from vitreous.runtime.atomic import write_text
 from vitreous.runtime.device import available_cores, set_threads
 
@@ -74,49 +73,81 @@ def ctf(n: int) -> dict[str, float]:
 
 
 def specimen(size: int, pixel_size: float) -> np.ndarray:
-    """A field of random contrast seen through a lens 1.5 um out of focus."""
+    """A field of random contrast with dark particles of DIAMETER in it, seen through a lens 1.5 um out of focus."""
     at = Defocus(*(torch.tensor([value]) for value in (15200.0, 14800.0, 30.0, 0.0)))
     lens = ctf_values((size, size), pixel_size, Microscope(300.0, 2.7, 0.1), at, b_factor=80.0)[0].numpy()
     rng = np.random.default_rng(1)
-    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((size, size))) * lens)
+    field = rng.standard_normal((size, size))
+    spacing = int(2 * DIAMETER / pixel_size)
+    y, x = np.indices((spacing, spacing)) - spacing / 2
+    inside = np.hypot(y, x) < 0.5 * DIAMETER / pixel_size
+    for top in range(0, size - spacing + 1, spacing):
+        for left in range(0, size - spacing + 1, spacing):
+            field[top : top + spacing, left : left + spacing] -= 0.7 * inside
+    field = np.fft.irfft2(np.fft.rfft2(field) * lens)
     return np.asarray(field * (0.3 / field.std()))
 
 
-def rate(size: int, frames: int, threads: int) -> dict[str, float]:
-    """One movie through motion correction and CTF; what it holds is a specimen that drifts by whole pixels."""
+def rate(size: int, frames: int, threads: int, movies: int = 2) -> dict[str, float]:
+    """Movies through `preprocess`, from LZW TIFF to particles; what they hold is a specimen that drifts.
+
+    The floor is what no way around it saves: decompression, and motion.py's transforms and passes over memory.
+    """
     threads = set_threads(threads)
-    process_one(512, 6, threads)  # compiles the kernels
-    motion_s, ctf_s, wall = process_one(size, frames, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder)
+        run_stream(project, "warm", make_movies(project / "warm", 512, 6, 1), threads)  # compiles the kernels
+        paths = make_movies(project / "Movies", size, frames, movies)
+        cpu, wall, per_step = run_stream(project, "Movies", paths, threads)
+        start = time.process_time()
+        TiffMovie(paths[0]).raw_frames()
+        decompression = time.process_time() - start
+        megabytes = paths[0].stat().st_size / 1e6
+    torch.set_num_threads(1)
+    floor = decompression + motion_benchmark.floor_seconds(size, frames, 1.0)
     return {
         "size_px": size,
         "frames": frames,
+        "movies": movies,
         "threads": threads,
-        "wall_s": wall,
-        "motion_cpu_s": motion_s,
-        "ctf_cpu_s": ctf_s,
-        "movies_per_hour_wall": 3600.0 / wall,
-        "movies_per_hour_cpu": 3600.0 * available_cores() / (motion_s + ctf_s),
+        "megabytes_read": megabytes,
+        "wall_s": wall / movies,
+        "cpu_s": cpu / movies,
+        "decompression_cpu_s": decompression,
+        "floor_cpu_s": floor,
+        "times_floor": cpu / movies / floor,
+        "steps_wall_s": per_step,
+        "movies_per_hour_wall": 3600.0 * movies / wall,
+        "movies_per_hour_cpu": 3600.0 * available_cores() * movies / cpu,
     }
 
 
-def process_one(size: int, frames: int, threads: int) -> tuple[float, float, float]:
-    """CPU seconds of the motioncorr job and of the ctf job on its power spectrum, and wall seconds of both."""
+def make_movies(folder: Path, size: int, frames: int, n: int) -> list[Path]:
+    """One movie under several names."""
     rng, contrast = np.random.default_rng(2), specimen(size, 0.9)
     movie = np.empty((frames, size, size), np.uint8)
     for number in range(frames):
         movie[number] = rng.poisson(np.clip(1.0 + np.roll(contrast, (-number // 2, number), (0, 1)), 0, None))
-    with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder)
-        (project / "Movies").mkdir()
-        write_tiff(project / "Movies/m.tiff", movie, 0.9)
-        start, wall = time.process_time(), time.monotonic()
-        params = Motioncorr.Parameters(input="Movies", dose_per_frame=1.0, patch_x=5, patch_y=5)
-        Motioncorr().run(params, context(project, "MotionCorr/job002", threads))
-        between = time.process_time()
-        fitted = Ctf.Parameters(input="MotionCorr/job002/corrected_micrographs.star", use_power_spectra=True)
-        Ctf().run(fitted, context(project, "CtfFind/job003", threads))
-        end, wall = time.process_time(), time.monotonic() - wall
-    return between - start, end - between, wall
+    folder.mkdir()
+    paths = [folder / f"m{number}.tiff" for number in range(n)]
+    write_tiff(paths[0], movie, 0.9)
+    for other in paths[1:]:
+        other.hardlink_to(paths[0])
+    return paths
+
+
+def run_stream(project: Path, movies: str, paths: list[Path], threads: int) -> tuple[float, float, dict[str, float]]:
+    """CPU and wall seconds of all movies, and the mean wall seconds of each step."""
+    given = Preprocess.Parameters(
+        input=movies, dose_per_frame=1.0, patch_x=5, patch_y=5, diameter_max=1.1 * DIAMETER, box=256, rescale=128
+    )
+    start, wall = time.process_time(), time.monotonic()
+    Preprocess().run(given, context(project, f"Preprocess/{movies}", threads))
+    cpu, wall = time.process_time() - start, time.monotonic() - wall
+    table = read_table(project / f"Preprocess/{movies}/stream.star", "movies")
+    print(f"{len(paths)} movies: {int(table['vitreousParticles'].sum())} particles", flush=True)
+    steps = {name.removeprefix("vitreousSeconds").lower(): float(table[name].mean()) for name in table if "Sec" in name}
+    return cpu, wall, steps
 
 
 def main() -> None:

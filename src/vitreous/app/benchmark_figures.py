@@ -1,4 +1,4 @@
-"""Figures of benchmarks: seconds by iteration of several results, and the heat map of a sweep."""
+"""Figures of benchmarks: seconds by iteration, the heat map of a sweep, layouts of motion correction."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from vitreous.app.report.drawing import COLOURS
+from vitreous.runtime.usage import QUANTITIES
 
 
 def draw_iterations(results: Sequence[dict[str, Any]], path: Path) -> None:
@@ -46,3 +49,38 @@ def draw_sweep(results: Sequence[dict[str, Any]], path: Path) -> None:
         axes.text(column, row, f"{values[row, column]:.1f}", ha="center", va="center", color=colour)
     figure.colorbar(shown, label="seconds")
     figure.savefig(path, dpi=150)
+
+
+def draw_layouts(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Movies an hour of each layout, and what the machine was busy with, second by second."""
+    seen = [name for name in QUANTITIES if any(name in sample for one in results for sample in one["samples"])]
+    figure = Figure(figsize=(8, 1.2 + 0.35 * len(results) + 1.6 * len(seen)), layout="constrained")
+    heights = [0.35 * len(results) + 0.5, *([1.5] * len(seen))]
+    panels = figure.subplots(1 + len(seen), 1, squeeze=False, height_ratios=heights)[:, 0]
+    kinds = list(dict.fromkeys(one["layout"]["kind"] for one in results))
+    colours = [COLOURS[kinds.index(one["layout"]["kind"]) % len(COLOURS)] for one in results]
+    workers = sorted({one["layout"]["workers"] for one in results})
+    names = [f"{one['layout']['kind']}, {one['layout']['workers']}" for one in results]
+    rates = [one["movies_per_hour"] for one in results]
+    bars = panels[0].barh(names, rates, color=colours)
+    panels[0].bar_label(bars, [f"{rate:.0f}" for rate in rates], padding=3, fontsize=8)
+    panels[0].set_xlim(0, 1.12 * max(rates))
+    panels[0].set_xlabel("movies an hour (layout, workers)", fontsize=9)
+    panels[0].invert_yaxis()
+    for axes, name in zip(panels[1:], seen, strict=True):
+        for one, colour in zip(results, colours, strict=True):
+            samples = [sample for sample in one["samples"] if name in sample]
+            style = ("-", "--", ":", "-.")[workers.index(one["layout"]["workers"]) % 4]
+            label = f"{one['layout']['kind']}, {one['layout']['workers']}"
+            times, values = [s["second"] for s in samples], [s[name] for s in samples]
+            axes.plot(times, values, style, color=colour, linewidth=1.3, label=label)
+        axes.set_title(QUANTITIES[name], fontsize=9, loc="left")
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+    panels[-1].set_xlabel("seconds since the start", fontsize=9)
+    if seen:
+        panels[1].legend(fontsize=7, ncols=min(3, len(results)), frameon=False)
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+    figure.savefig(path, dpi=130)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,8 +92,10 @@ def _fault_of(path: Path) -> str:
 
 
 class Watched:
-    """Results as they come. Iterating ends after `stop_after_idle` minutes without a new movie; `results` are in the
-    order in which the movies appeared. Stopped in between, it waits for what is on its way, and no more is begun.
+    """Results as they come, and None now and then while there are none.
+
+    Iterating ends after `stop_after_idle` minutes without a new movie. Stopped in between, it waits for what is on its
+    way, and no more is begun.
     """
 
     def __init__(self, steps: Steps, params: Any, context: Context) -> None:
@@ -117,7 +119,7 @@ class Watched:
         """What is done, in the order in which the movies appeared."""
         return [self._done[name] for name in self._order if name in self._done]
 
-    def __iter__(self) -> Iterator[Preprocessed]:
+    def __iter__(self) -> Generator[Preprocessed | None]:
         last = time.monotonic()
         on_way: dict[Future[Preprocessed], str] = {}
         lanes: ThreadPoolExecutor | None = None
@@ -143,6 +145,7 @@ class Watched:
                         yield future.result()
                 else:
                     time.sleep(pause)
+                    yield None
                 idle = time.monotonic() - last
                 if self.params.stop_after_idle and idle > 60 * self.params.stop_after_idle and not on_way:
                     log.info("no new movie for %.1f min: ending", idle / 60)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -53,15 +54,16 @@ class _Run:
         self.started = time.time()
         self.work: Work | None = None
         self.stream: Stream | None = None
+        self._unwritten = False
         self._write = Sparingly(self._write_so_far)
 
     def whole(self) -> Outputs:
         """Every movie, then the thresholds that all of them decide."""
         source = self._watched() if self.params.watch else self._listed()
         try:
-            for result in source:
-                self._note(result)
-                self._write()
+            with closing(source):
+                for result in source:
+                    self._note(result)
         except Served:
             raise
         except BaseException:
@@ -70,7 +72,7 @@ class _Run:
             raise
         return self._ended()
 
-    def _listed(self) -> Iterator[Preprocessed]:
+    def _listed(self) -> Generator[Preprocessed | None]:
         work = self.work = prepare(self.steps.motion, self.context)
         stream = self.stream = Stream(self.steps, work, len(work.dataset))
         results = shared_out(
@@ -84,17 +86,31 @@ class _Run:
             self.results.append(result)
             yield result
 
-    def _watched(self) -> Iterator[Preprocessed]:
+    def _watched(self) -> Generator[Preprocessed | None]:
         watched = Watched(self.steps, self.params, self.context)
-        for result in watched:
-            self.work, self.stream, self.results = watched.work, watched.stream, watched.results
-            yield result
+        try:
+            with closing(iter(watched)) as results:
+                for result in results:
+                    self.work, self.stream, self.results = watched.work, watched.stream, watched.results
+                    yield result
+        finally:
+            self.results = watched.results  # with those that were on their way when it was stopped
 
-    def _note(self, result: Preprocessed) -> None:
-        if result.left_out:
-            log.warning("%s left out: %s", result.name, result.left_out)
+    def _note(self, result: Preprocessed | None) -> None:
+        """One more is done, or some time has passed: what there is to show is written, but not too often."""
+        if result is not None:
+            self._unwritten = True
+            if result.left_out:
+                log.warning("%s left out: %s", result.name, result.left_out)
+        if self._unwritten and len(self.results) == 1:
+            self._write_so_far()
+        elif self._unwritten:
+            self._write()
+        else:
+            self.context.iteration_done()
 
     def _write_so_far(self) -> None:
+        self._unwritten = False
         if self.work is None:  # only movies that cannot be opened have come
             write_failed(self.context.directory, [(one.name, one.left_out) for one in self.results])
             return

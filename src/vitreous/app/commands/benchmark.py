@@ -1,8 +1,9 @@
-"""Measure 2D or 3D classification on this machine: seconds of the iterations, lower is better."""
+"""Measure 2D or 3D classification on this machine (seconds of the iterations), or ways to correct movies (`motion`)."""
 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from vitreous.pipeline.benchmark.run import (
 from vitreous.pipeline.benchmark.settings import FULL_PARTICLES, Settings, scaled, sweep
 from vitreous.pipeline.project import Project
 
+_BUSY = 10.0  # percent of the machine
 _RIBOSOMES = ("more/models/ribosome70S_EFTu_tRNA.pdb.gz", "models/1xnr_30S_subunit.cif.gz")
 
 
@@ -117,6 +119,56 @@ def compare_command(files: tuple[str, ...], plot: str) -> None:
     results = [read_result(Path(one)) for one in files]
     draw_all(results, Path(plot).parent, Path(plot).name)
     print_results(results)
+
+
+@command.command("motion")
+@click.option("--layouts", default="batch,per-file,ranks", show_default=True, help="ways of giving out the movies")
+@click.option("--workers", default="1,2", show_default=True, help="threads, processes or ranks to try, with commas")
+@click.option("-i", "--input", "movies", metavar="MOVIES", help="a folder, a pattern or a STAR file of movies")
+@click.option("--synthetic", type=click.IntRange(1), metavar="N", help="instead: make so many movies")
+@click.option("--size", type=click.IntRange(64), default=2048, show_default=True, help="their width, in pixels")
+@click.option("--frames", type=click.IntRange(2), default=20, show_default=True, help="their frames")
+@click.option("--options", default="--dose-per-frame 1", show_default=True, help="what motioncorr is given besides")
+@click.option("-o", "--output", metavar="OUT", default="benchmark", show_default=True, help="where to work")
+def motion_command(layouts: str, workers: str, movies: str | None, synthetic: int | None, **given: Any) -> None:
+    """Movies an hour of motioncorr, given them at once, one by one, or by a queue: OUT/motion_layouts.json,
+    usage.csv (a row a second) and motion_layouts.png."""
+    from vitreous.app.benchmark_figures import draw_layouts
+    from vitreous.pipeline.benchmark import motion_layouts as layout_runs
+
+    if (movies is None) == (synthetic is None):
+        raise InputError("vitreous benchmark motion", "needs either -i or --synthetic", "Say which movies.")
+    tried = layout_runs.parse_layouts(layouts, workers)
+    root = Project(given["output"]).create().root
+    if synthetic:
+        place = root / f"movies_{given['size']}x{given['frames']}"
+        files = layout_runs.make_movies(place, synthetic, given["size"], given["frames"])
+    else:
+        files = layout_runs.list_movies(str(movies))
+    results = []
+    for one in tried:
+        click.echo(f"{one.name}: {len(files)} movies ({layout_runs.LAYOUTS[one.kind]})")
+        results.append(layout_runs.measure_layout(one, files, root, shlex.split(given["options"])))
+    layout_runs.write_results(root, results)
+    draw_layouts(results, root / "motion_layouts.png")
+    print_layouts(results)
+    best = layout_runs.best_of(results)["layout"]
+    if max(one["others_cpu_percent"] for one in results) > _BUSY:
+        click.echo("other programs used the machine meanwhile: compare CPU seconds, or measure again when it rests")
+    click.echo(f"best: {best['kind']} with {best['workers']} ({root / 'motion_layouts.png'})")
+
+
+def print_layouts(results: Sequence[dict[str, Any]]) -> None:
+    """The table of layouts, best first."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("layout", "workers", "movies/h", "seconds", "CPU s a movie", "others' CPU %"):
+        table.add_column(title, justify="left" if title == "layout" else "right")
+    for one in sorted(results, key=lambda result: -float(result["movies_per_hour"])):
+        cpu = one["cpu_seconds"] / one["n_movies"]
+        numbers = [f"{one['movies_per_hour']:.0f}", f"{one['seconds']:.1f}", f"{cpu:.2f}"]
+        numbers.append(f"{one['others_cpu_percent']:.0f}")
+        table.add_row(one["layout"]["kind"], str(one["layout"]["workers"]), *numbers)
+    Console().print(table)
 
 
 def draw_all(results: Sequence[dict[str, Any]], folder: Path, name: str = "benchmark.png") -> None:

@@ -14,6 +14,7 @@ from vitreous.pipeline.record import read_metrics
 from vitreous.runtime.atomic import write_text
 
 _PAGE = "report.html"
+_REFRESH_S = 20
 
 
 def write_job_page(directory: Path, project: Path, *, running: bool = False) -> Path:
@@ -30,10 +31,14 @@ def write_job_page(directory: Path, project: Path, *, running: bool = False) -> 
         ("parameters", "Parameters", parameters_html(record.get("parameters", {}))),
     ]
     lead = escape(str(content.get("summary", ""))) or escape(entry.help if entry else "")
+    still = any("<script" in inner for _, _, inner in sections)  # a map that someone is turning is left alone
+    refresh = _REFRESH_S if running and not still else 0
     if running:
-        lead = f"Still running: this is the state at {time.strftime('%H:%M:%S')}; load the page again for the next."
+        how = "the page loads itself again" if refresh else "load the page again for the next"
+        lead = f"Still running: this is the state at {time.strftime('%H:%M:%S')}; {how}. {lead}"
     path = directory / _PAGE
-    write_text(path, page(f"{name} — {_short(directory, project)}", lead, sections, footer_html(record)))
+    title = f"{name} — {_short(directory, project)}"
+    write_text(path, page(title, lead, sections, footer_html(record), refresh=refresh))
     return path
 
 

@@ -37,8 +37,12 @@ _HEADER_BYTES = 24  # a PNG's header ends with its width and height
 _WIDE_RATIO, _WIDE_PIXELS = 2.1, 950  # pictures wider than this get a row of their own
 
 
-def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], footer: str) -> str:
-    """A whole page. sections: (anchor, title, inner HTML); empty ones are left out."""
+def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], footer: str, *, refresh: int = 0) -> str:
+    """A whole page. sections: (anchor, title, inner HTML); empty ones are left out.
+
+    refresh: seconds after which a browser loads it again (0: never).
+    """
+    again = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
     filled = [(anchor, heading, inner) for anchor, heading, inner in sections if inner.strip()]
     style = (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
     links = "".join(f'<a href="#{anchor}">{escape(heading)}</a>' for anchor, heading, _ in filled)
@@ -48,7 +52,7 @@ def page(title: str, lead: str, sections: Sequence[tuple[str, str, str]], footer
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body>\n"
+        f"{again}<title>{escape(title)}</title><style>{style}</style></head><body>\n"
         f'<header><h1>{escape(title)}</h1><p class="lead">{lead}</p></header>\n'
         f"<nav><div>{links}</div></nav>\n<main>{body}</main>\n<footer>{footer}</footer></body></html>\n"
     )

@@ -40,7 +40,7 @@ def figures(job_directory: Path, project: Path) -> list[Figure]:
     for (left, right), name in zip(panels, shown, strict=True):
         label, scale = _LABELS[name]
         values = judged[name].astype(np.float64) * scale
-        _draw(left, right, values, kept)
+        draw_in_order(left, right, values, kept)
         left.set_ylabel(label, fontsize=9)
         for bound in limits.get(name, ()):
             if np.isfinite(bound):
@@ -55,7 +55,8 @@ def figures(job_directory: Path, project: Path) -> list[Figure]:
     return [Figure.from_matplotlib(figure, "micrographs", "Micrographs in order", caption)]
 
 
-def _draw(left: Axes, right: Axes, values: np.ndarray, kept: np.ndarray) -> None:
+def draw_in_order(left: Axes, right: Axes, values: np.ndarray, kept: np.ndarray) -> None:
+    """Values against their order, and their histogram beside it; what is not kept is red."""
     order = np.arange(1, len(values) + 1)
     known = np.isfinite(values)
     for chosen, colour in ((kept & known, _KEPT), (~kept & known, _REJECTED)):
