@@ -44,6 +44,8 @@ def files_of(work: Work, movie: str) -> dict[str, Path]:
     if params.save_even_odd:
         files["micrograph_name_even"] = stem.with_name(f"{base}_EVN.mrc")
         files["micrograph_name_odd"] = stem.with_name(f"{base}_ODD.mrc")
+    if params.save_movies:
+        files["micrograph_movie_name"] = stem.with_name(f"{base}_movie.mrcs")
     if params.ps_size:
         files["power_spectrum_name"] = stem.with_name(f"{base}_PS.mrc")
     # Written last: where it is, the others are.
@@ -55,7 +57,8 @@ def memory_of(work: Work, shape: tuple[int, int], n_frames: int | None = None) -
     """Bytes at the peak of a movie's correction; n_frames: those of the first movie where not given."""
     if n_frames is None:
         n_frames = work.first().n_frames
-    return memory_needed(shape, n_frames, work.params.b_factor)
+    aligned = n_frames * shape[0] * shape[1] * 4 if work.params.save_movies else 0
+    return memory_needed(shape, n_frames, work.params.b_factor) + aligned
 
 
 def attempt(work: Work, index: int, at_once: int) -> MotionRow | Quarantined:
@@ -159,13 +162,14 @@ def _options(work: Work, index: int, *, memory: int, n_frames: int) -> MotionOpt
             spectrum_dose=params.ps_dose,
             spectrum_frames=params.ps_frames,
             halves=params.save_even_odd,
+            movie=params.save_movies,
         ),
         b_factor=params.b_factor,
         patches=patches,
         group=params.group_of(name),
         iterations=params.max_iterations,
         find_defects=not params.skip_defect_search,
-        keep_frames=memory_needed(shape, n_frames, params.b_factor) <= memory,
+        keep_frames=memory_of(work, shape, n_frames) <= memory,
         seed=work.context.seed,
     )
 
@@ -204,7 +208,11 @@ def write_corrected(
     write_image(files["micrograph_name"], main, sums.pixel_size, float16=params.float16)
     if "micrograph_name_no_dw" in files and sums.plain is not None:
         write_image(files["micrograph_name_no_dw"], sums.plain, sums.pixel_size, float16=params.float16)
-    for column, image in (("micrograph_name_even", sums.even), ("micrograph_name_odd", sums.odd)):
+    for column, image in (
+        ("micrograph_name_even", sums.even),
+        ("micrograph_name_odd", sums.odd),
+        ("micrograph_movie_name", sums.movie),
+    ):
         if column in files and image is not None:
             write_image(files[column], image, sums.pixel_size, float16=params.float16)
     if "power_spectrum_name" in files and sums.spectrum is not None:

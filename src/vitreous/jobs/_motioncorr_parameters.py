@@ -58,6 +58,7 @@ class MotioncorrParameters(JobParameters):
     save_even_odd: bool = parameter(
         False, help="write sums of every other frame as well (_EVN.mrc, _ODD.mrc)", aliases=("even_odd_split",)
     )
+    save_movies: bool = parameter(False, help="write the frames with their motion undone as well (_movie.mrcs)")
     group_frames: int = parameter(1, help="frames summed before their motion is measured", ge=1, advanced=True)
     group_dose: float = parameter(
         0.0, help="instead: sum frames to about this exposure before their motion is measured", unit="e/A^2", ge=0,

@@ -214,6 +214,26 @@ def test_sums_of_every_other_frame(tmp_path):
     assert not np.allclose(even, odd)
 
 
+def test_aligned_movies_are_written(tmp_path):
+    project(tmp_path, 1)
+    run(tmp_path, save_movies=True, save_no_dw=True, bin=2)
+    row = read_dataset(tmp_path / "MotionCorr/job002/corrected_micrographs.star").rows.row(0)
+    stack, pixel_size = read_image(tmp_path / row["micrograph_movie_name"])
+    plain, _ = read_image(tmp_path / row["micrograph_name_no_dw"])
+    assert row["micrograph_movie_name"].endswith("m0_movie.mrcs")
+    assert stack.shape == (N_FRAMES, SIZE // 2, SIZE // 2)
+    assert pixel_size == pytest.approx(2.2)
+    assert np.allclose(stack.sum(0), plain, atol=1e-3)
+    # what moved stands still: neighbouring frames are alike where they lie, not where they lay
+    low = np.fft.rfft2(stack)[:, :20, :20]
+    low[:, 0, 0] = 0
+    here = (low[0] * low[-1].conj()).real.sum() / np.sqrt((abs(low[0]) ** 2).sum() * (abs(low[-1]) ** 2).sum())
+    raw = np.fft.rfft2(frames(0).astype(float))[:, :20, :20]
+    raw[:, 0, 0] = 0
+    there = (raw[0] * raw[-1].conj()).real.sum() / np.sqrt((abs(raw[0]) ** 2).sum() * (abs(raw[-1]) ** 2).sum())
+    assert here > there + 0.2
+
+
 def test_frames_are_left_out_at_both_ends(tmp_path):
     project(tmp_path, 1)
     run(tmp_path, throw=1, trunc=2, dose_weighting=False)
@@ -266,5 +286,5 @@ def test_relions_spellings():
     names = {one for field, info in Motioncorr.Parameters.model_fields.items() for one in option_names(field, info)}
     words = "i angpix voltage dose_per_frame preexposure bin_factor bfactor patch_x patch_y dose_weighting gpu use_own"
     words += " first_frame_sum last_frame_sum gainref gain_rot gain_flip defect_file group_frames grouping_for_ps j"
-    words += " eer_grouping eer_upsampling save_noDW max_iter skip_defect ps_size float16"
+    words += " eer_grouping eer_upsampling save_noDW save_movies max_iter skip_defect ps_size float16"
     assert {f"--{word}" for word in words.split()} <= names

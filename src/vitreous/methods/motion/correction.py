@@ -29,7 +29,7 @@ class SumOptions:
     """binning: Fourier binning, at least 1. weighted, plain: which sums to make. halves: also sum every other frame.
 
     spectrum_box: px, 0 for no power spectrum. spectrum_dose: e/A^2 summed before a power spectrum is taken;
-    spectrum_frames: the same as a number of frames (0: by dose).
+    spectrum_frames: the same as a number of frames (0: by dose). movie: also keep every frame, put right.
     """
 
     binning: float = 1.0
@@ -39,6 +39,7 @@ class SumOptions:
     spectrum_dose: float = 4.0
     spectrum_frames: int = 0
     halves: bool = False
+    movie: bool = False
 
     def frames_a_spectrum(self, dose: float) -> int:
         """How many frames are summed before a power spectrum is taken."""
@@ -49,6 +50,7 @@ class SumOptions:
 class Sums:
     """weighted, plain: (y, x) images or None; spectrum: amplitudes (box, box), zero frequency at box//2, or None.
 
+    movie: (n, y, x) frames with their motion undone, without weights, or None.
     even, odd: sums of frames 2, 4... and 1, 3... without weights, whose noise is independent (for denoisers), or None.
 
     pixel_size, spectrum_pixel_size in A.
@@ -61,6 +63,7 @@ class Sums:
     spectrum_pixel_size: float
     even: Float[Tensor, "height width"] | None = None
     odd: Float[Tensor, "height width"] | None = None
+    movie: Float[Tensor, "n height width"] | None = None
 
 
 def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, options: SumOptions) -> Sums:
@@ -98,7 +101,20 @@ def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, optio
         0.0 if spectrum is None else spectrum.pixel_size,
         even=second if options.halves else None,
         odd=first if options.halves else None,
+        movie=aligned_frames(frames, motion, target) if options.movie else None,
     )
+
+
+def aligned_frames(frames: PreparedFrames, motion: Motion, target: tuple[int, int]) -> Float[Tensor, "n height width"]:
+    """Every frame with its motion undone, cropped in Fourier space to `target` pixels (on the CPU)."""
+    shape = frames.shape
+    out, one = torch.empty(frames.n_frames, *target), torch.empty(1, *shape, device=frames.device)
+    sharp, scale = prefilter(shape, target, frames.device), target[0] * target[1] / (shape[0] * shape[1])
+    for number, image in enumerate(out):
+        field = motion_field(motion, number)[None]
+        add_warped(one, frames.stack(number, number + 1), field, torch.ones(1, 1), n_kept=0)
+        image.copy_(_image(_transform(one[0], target), sharp, target, scale))
+    return out
 
 
 def _coefficients(
