@@ -20,13 +20,16 @@ RESULTS = Path(__file__).parents[1] / "results" / "ranks.json"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--movies", type=int, default=12, help="movies that are shared")
-    parser.add_argument("--times", type=float, default=1.0, help="work of the scaling part (1: a minute and more a job)")
+    parser.add_argument(
+        "--times", type=float, default=1.0, help="work of the scaling part (1: a minute and more a job)"
+    )
     parser.add_argument("--only", choices=["scaling", "agreement", "faults"], help="one part alone")
     parser.add_argument("--fault", default="", help="only faults with these words in their name")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--keep", type=Path, help="work here, and leave it")
     given = parser.parse_args()
     result = json.loads(given.output.read_text()) if given.output.exists() else {}
+    result.pop("load_average_after_scaling", None)  # it stands beside each job's seconds now
     with tempfile.TemporaryDirectory(prefix="vitreous_ranks_") as folder:
         project = given.keep or Path(folder)
         project.mkdir(parents=True, exist_ok=True)

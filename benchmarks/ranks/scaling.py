@@ -104,8 +104,8 @@ def agreement(project: Path) -> dict[str, float | bool]:
     }
 
 
-def half_map(project: Path, job: str) -> np.ndarray:
-    return np.asarray(read_image(project / job / "run_half1_class001_unfil.mrc")[0])
+def half_map(project: Path, job: str, half: int = 1) -> np.ndarray:
+    return np.asarray(read_image(project / job / f"run_half{half}_class001_unfil.mrc")[0])
 
 
 def class_numbers(project: Path, job: str, iteration: int) -> np.ndarray:

@@ -61,6 +61,13 @@ kill_node() {
     kill -9 "$daemon" 2>/dev/null || true
 }
 
+# End a daemon, and wait until it has gone.
+end() {
+    kill "$1" 2>/dev/null || return 0
+    for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+    kill -9 "$1" 2>/dev/null || true
+}
+
 steps() { pgrep -f "slurmstepd: \[" || true; }
 
 belongs() { grep -qz "SLURMD_NODENAME=$2" "/proc/$1/environ" 2>/dev/null; }
@@ -104,7 +111,7 @@ case $what in
             grep -qzF "SLURM_CONF=$dir/" "/proc/$step/environ" 2>/dev/null && kill_tree "$step"
         done
         for name in slurmctld munged; do
-            [ -e "$dir/$name.pid" ] && kill "$(cat "$dir/$name.pid")" 2>/dev/null || true
+            [ -e "$dir/$name.pid" ] && end "$(cat "$dir/$name.pid")"
         done
         grep -v "$mark" /etc/hosts > "$dir/hosts" || true
         cat "$dir/hosts" > /etc/hosts ;;
