@@ -22,6 +22,7 @@ from vitreous.pipeline.project import exit_marker
 CLUSTER = Path(__file__).with_name("cluster.sh")
 REFINE = ["--i", "Simulate/particles.star", "--ref", "Simulate/truth.mrc", "--j", "1", "--ini-high", "40"]
 REFINE += ["--offset-range", "3", "--healpix-order", "3", "--max-iterations", "6"]
+LONGER = ["--healpix-order", "4", "--offset-range", "6"]
 MATCH = ["--i", "Field/truth_micrographs.star", "--template", "Field/truth.mrc", "--j", "1", "--stretch", "600"]
 MATCH += ["--psi-step", "12", "--theta-step", "12", "--defocus-range", "200", "--high-frequency", "8"]
 
@@ -160,7 +161,7 @@ def test_at_the_time_limit_it_goes_back_to_the_queue_and_on(project: Path) -> No
 
 
 def test_status_says_why_it_waits_and_cancel_takes_it_out(project: Path) -> None:
-    first, second = (submitted(project, name, "--sbatch=--exclusive") for name in ("job101", "job102"))
+    first, second = (submitted(project, name, *LONGER, "--sbatch=--exclusive") for name in ("job101", "job102"))
     wait_until(lambda: "running for" in run(project, "status"), 60, first)
     assert "queued: " in run(project, "status")
     run(project, "cancel", "Refine3D/job101", "Refine3D/job102")

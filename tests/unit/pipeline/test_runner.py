@@ -120,7 +120,7 @@ def test_the_users_fault(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
     project = Project(tmp_path).create()
-    with pytest.raises(InputError, match="the disk is full. Make room; --continue goes on from there"):
+    with pytest.raises(InputError, match=r"the disk is full\. Make room; --continue goes on"):
         run_job(project, Fake, parameters(fault="disk"))
     assert exit_marker(tmp_path / "Fake/job001") == "Failed"
     assert "Traceback" not in (tmp_path / "Fake/job001/run.log").read_text()
