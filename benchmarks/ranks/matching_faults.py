@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from benchmarks.ranks.runs import KILL, disturbed, run
+from benchmarks.ranks.runs import KILL, disturbed, run, undisturbed
 
 from vitreous.io.mrc import read_image
 
 SEARCH = ["match-template", "--i", "Field/truth_micrographs.star", "--template", "Field/truth.mrc", "--j", "1"]
 SEARCH += ["--psi-step", "16", "--theta-step", "16", "--defocus-range", "200", "--high-frequency", "8"]
 SEARCH += ["--stretch", "600", "--ranks", "2"]
-FIELD = ["--n", "2", "--size-x", "256", "--size-y", "256", "--pixel-size", "3", "--particles", "3", "--o", "Field"]
+FIELD = ["--n", "2", "--size-x", "256", "--size-y", "256", "--pixel-size", "3", "--particles", "3"]
 
 # When a rank is killed: what has to be there, as a pattern below the job's directory.
 PHASES = {"while it starts": "", "in a search": "stretches/*", "when one micrograph is done": "**/*_mip.mrc"}
@@ -29,9 +29,8 @@ def matching_faults() -> dict[str, Callable[[Path], int]]:
 
 
 def _killed(project: Path, rank: int, phase: str) -> int:
-    if not (project / "MatchTemplate/whole/RELION_JOB_EXIT_SUCCESS").exists():
-        run(project, "simulate-micrographs", *FIELD)
-        run(project, *SEARCH, "--o", "MatchTemplate/whole")
+    undisturbed(project, ["simulate-micrographs", *FIELD], "Field")
+    undisturbed(project, SEARCH, "MatchTemplate/whole")
     job = f"MatchTemplate/{phase.replace(' ', '_')}{rank}"
     pattern = PHASES[phase]
     words = [*SEARCH, "--o", job]

@@ -29,6 +29,12 @@ def run(project: Path, *words: str, codes: tuple[int, ...] = (0,)) -> int:
     return done.returncode
 
 
+def undisturbed(project: Path, words: list[str], job: str) -> None:
+    """Run a command to its end, once."""
+    if not (project / job / "RELION_JOB_EXIT_SUCCESS").exists():
+        run(project, *words, "--o", job)
+
+
 @dataclass
 class Timed:
     """A whole command: seconds on the clock, and CPU seconds of each of its processes that did the work, by rank."""
