@@ -54,9 +54,9 @@ def queued(project: Path, times: float = 1.0) -> dict[str, list[str]]:
     lists = {
         job: repeated(project, star, max(1, round(times * count)))
         for job, (star, count) in {
-            "motioncorr": ("Movies/movies.star", 18),
-            "ctf": ("Once/motion/corrected_micrographs.star", 25),
-            "autopick": ("Once/ctf/micrographs_ctf.star", 60),
+            "motioncorr": ("Movies/movies.star", 20),
+            "ctf": ("Once/motion/corrected_micrographs.star", 26),
+            "autopick": ("Once/ctf/micrographs_ctf.star", 80),
         }.items()
     }
     picks = ["--diameter-min", "110", "--diameter-max", "150"]
