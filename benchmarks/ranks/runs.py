@@ -37,7 +37,7 @@ def undisturbed(project: Path, words: list[str], job: str) -> None:
 
 @dataclass
 class Timed:
-    """A whole command: seconds on the clock, and CPU seconds of each of its processes that did the work, by rank."""
+    """A whole command: seconds on the clock, and CPU seconds of each process that did the work."""
 
     seconds: float
     cpu: dict[int, float]
@@ -49,10 +49,10 @@ def timed(project: Path, *words: str) -> Timed:
     process = subprocess.Popen([*COMMAND, *words], cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     cpu: dict[int, float] = {}
     while process.poll() is None:
-        for rank, one in enumerate(_workers(process.pid)):
+        for one in _workers(process.pid):
             with contextlib.suppress(psutil.Error):
                 times = one.cpu_times()
-                cpu[rank] = times.user + times.system
+                cpu[one.pid] = times.user + times.system
         time.sleep(0.1)
     if process.returncode:
         raise RuntimeError(f"vitreous {' '.join(words)} ended with {process.returncode}")
@@ -60,10 +60,10 @@ def timed(project: Path, *words: str) -> Timed:
 
 
 def _workers(launcher: int) -> list[psutil.Process]:
-    """The ranks in order; the process itself where there are none."""
+    """The ranks; the process itself where there are none."""
     try:
         one = psutil.Process(launcher)
-        return sorted(one.children(), key=lambda child: child.pid) or [one]
+        return one.children() or [one]
     except psutil.Error:
         return []
 

@@ -83,9 +83,9 @@ def scaling(project: Path, times: float = 1.0) -> dict[str, dict[str, float]]:
             "ratio": round(one.seconds / two.seconds, 3),
             "start_and_report_seconds_1": round(around[0], 2),
             "start_and_report_seconds_2": round(around[1], 2),
-            "cpu_seconds_1": round(one.cpu[0], 2),
+            "cpu_seconds_1": round(max(one.cpu.values()), 2),
             "cpu_seconds_2": round(max(two.cpu.values()), 2),
-            "ratio_of_cpu": round(one.cpu[0] / max(two.cpu.values()), 3),
+            "ratio_of_cpu": round(max(one.cpu.values()) / max(two.cpu.values()), 3),
             "load_average": round(psutil.getloadavg()[0], 2),
         }
     return found
