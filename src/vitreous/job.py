@@ -167,6 +167,8 @@ class Entry:
     help: str
     folder: str
     module: str
+    shared: bool = False
+    queued: bool = False
 
 
 @cache
@@ -179,8 +181,10 @@ def catalogue() -> dict[str, Entry]:
             for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 values = _class_strings(node)
                 if "name" in values and "folder" in values:
-                    name = values["name"]
-                    entries[name] = Entry(name, values.get("help", ""), values["folder"], f"vitreous.jobs.{path.stem}")
+                    name, module, flags = values["name"], f"vitreous.jobs.{path.stem}", _class_flags(node)
+                    entries[name] = Entry(
+                        name, values.get("help", ""), values["folder"], module, "shared" in flags, "queued" in flags
+                    )
     return entries
 
 
@@ -195,6 +199,21 @@ def _class_strings(node: ast.stmt) -> dict[str, str]:
         if isinstance(target, ast.Name) and isinstance(value, ast.Constant) and isinstance(value.value, str):
             values[target.id] = value.value
     return values
+
+
+def _class_flags(node: ast.stmt) -> set[str]:
+    """The class attributes of a class definition that are plainly true."""
+    if not isinstance(node, ast.ClassDef):
+        return set()
+    return {
+        target.id
+        for line in node.body
+        if isinstance(line, ast.Assign | ast.AnnAssign)
+        and isinstance(line.value, ast.Constant)
+        and line.value.value is True
+        for target in (line.targets if isinstance(line, ast.Assign) else [line.target])
+        if isinstance(target, ast.Name)
+    }
 
 
 def find(name: str) -> type[Job]:

@@ -55,13 +55,27 @@ start_node() { SLURM_CONF="$dir/slurm.conf" slurmd -N "$1"; }
 kill_node() {
     local daemon step
     daemon=$(cat "$dir/$1.pid")
-    for step in $(pgrep -f "slurmstepd: \[" || true); do
-        grep -qz "SLURMD_NODENAME=$1" "/proc/$step/environ" 2>/dev/null && kill_tree "$step"
-        for child in $(pgrep -P "$step" || true); do
-            grep -qz "SLURMD_NODENAME=$1" "/proc/$child/environ" 2>/dev/null && { kill_tree "$step"; break; }
-        done
+    for step in $(steps); do
+        { belongs "$step" "$1" || any_child_belongs "$step" "$1"; } && kill_tree "$step"
     done
     kill -9 "$daemon" 2>/dev/null || true
+}
+
+# End a daemon, and wait until it has gone.
+end() {
+    kill "$1" 2>/dev/null || return 0
+    for _ in $(seq 100); do kill -0 "$1" 2>/dev/null || return 0; sleep 0.1; done
+    kill -9 "$1" 2>/dev/null || true
+}
+
+steps() { pgrep -f "slurmstepd: \[" || true; }
+
+belongs() { grep -qz "SLURMD_NODENAME=$2" "/proc/$1/environ" 2>/dev/null; }
+
+any_child_belongs() {
+    local child
+    for child in $(pgrep -P "$1" || true); do belongs "$child" "$2" && return 0; done
+    return 1
 }
 
 kill_tree() {
@@ -90,8 +104,14 @@ case $what in
     start-node) start_node "$3" ;;
     kill-node) kill_node "$3" ;;
     stop)
-        for name in n1 n2 slurmctld munged; do
-            [ -e "$dir/$name.pid" ] && kill "$(cat "$dir/$name.pid")" 2>/dev/null || true
+        SLURM_CONF="$dir/slurm.conf" timeout 10 scancel --user="$(id -un)" 2>/dev/null || true
+        for _ in $(seq 50); do [ -z "$(steps)" ] && break; sleep 0.1; done
+        for name in n1 n2; do [ -e "$dir/$name.pid" ] && kill_node "$name"; done
+        for step in $(steps); do # what is left is waiting for a daemon that is gone
+            grep -qzF "SLURM_CONF=$dir/" "/proc/$step/environ" 2>/dev/null && kill_tree "$step"
+        done
+        for name in slurmctld munged; do
+            [ -e "$dir/$name.pid" ] && end "$(cat "$dir/$name.pid")"
         done
         grep -v "$mark" /etc/hosts > "$dir/hosts" || true
         cat "$dir/hosts" > /etc/hosts ;;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from vitreous.io.mrc import read_image
@@ -20,6 +22,9 @@ from vitreous.pipeline.project import exit_marker
 CLUSTER = Path(__file__).with_name("cluster.sh")
 REFINE = ["--i", "Simulate/particles.star", "--ref", "Simulate/truth.mrc", "--j", "1", "--ini-high", "40"]
 REFINE += ["--offset-range", "3", "--healpix-order", "3", "--max-iterations", "6"]
+LONGER = ["--healpix-order", "4", "--offset-range", "6"]
+MATCH = ["--i", "Field/truth_micrographs.star", "--template", "Field/truth.mrc", "--j", "1", "--stretch", "600"]
+MATCH += ["--psi-step", "12", "--theta-step", "12", "--defocus-range", "200", "--high-frequency", "8"]
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,9 +41,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([CLUSTER, "start", place], check=True, timeout=60)
     os.environ["SLURM_CONF"] = str(place / "slurm.conf")
     yield place
-    subprocess.run(["scancel", "--user=root"], check=False)
     subprocess.run([CLUSTER, "stop", place], check=False)
     del os.environ["SLURM_CONF"]
+    assert not left_of(place)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,20 @@ def project(tmp_path_factory: pytest.TempPathFactory, cluster: Path) -> Path:
     words = ["--n", "60", "--box", "40", "--pixel-size", "5", "--per-micrograph", "20", "--o", "Simulate"]
     run(place, "simulate-particles", *words)
     run(place, "refine3d", *REFINE, "--ranks", "2", "--o", "Refine3D/whole")
+    field = ["--n", "1", "--size-x", "256", "--size-y", "256", "--pixel-size", "3", "--particles", "3", "--o", "Field"]
+    run(place, "simulate-micrographs", *field)
+    run(place, "match-template", *MATCH, "--ranks", "2", "--o", "MatchTemplate/whole")
     return place
+
+
+def left_of(place: Path) -> list[str]:
+    """Daemons and steps of the cluster that live on."""
+    left = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if one.name().startswith(("slurm", "munge")) and one.environ().get("SLURM_CONF", "").startswith(str(place)):
+                left.append(f"{one.pid} {one.name()}")
+    return left
 
 
 def run(project: Path, *words: str) -> str:
@@ -75,6 +93,23 @@ def submitted(project: Path, name: str, *words: str) -> Path:
     return project / "Refine3D" / name
 
 
+def matched(project: Path, name: str, *words: str) -> Path:
+    run(project, "submit", "match-template", *MATCH, "--nodes", "2", "--o", f"MatchTemplate/{name}", *words)
+    return project / "MatchTemplate" / name
+
+
+def maxima(directory: Path) -> np.ndarray:
+    """The map of greatest correlations, which does not depend on who searched what."""
+    return np.asarray(read_image(next(directory.rglob("*_mip.mrc")))[0])
+
+
+def kill_node(cluster: Path, job: Path) -> None:
+    """Kill n2 with all that runs there, wait until SLURM has seen it, and bring it back."""
+    subprocess.run([CLUSTER, "kill-node", cluster, "n2"], check=True)
+    wait_until(lambda: "n2" not in up_nodes(), 60, job)
+    subprocess.run([CLUSTER, "start-node", cluster, "n2"], check=True)
+
+
 def ended(directory: Path) -> bool:
     return exit_marker(directory) == "Succeeded"
 
@@ -89,14 +124,30 @@ def test_a_refinement_over_two_nodes(project: Path) -> None:
 def test_a_node_is_killed_and_the_job_ends_all_the_same(project: Path, cluster: Path) -> None:
     job = submitted(project, "killed", "--requeue")
     wait_until(lambda: (job / "checkpoint.npz").exists(), 90, job)
-    subprocess.run([CLUSTER, "kill-node", cluster, "n2"], check=True)
-    wait_until(lambda: "n2" not in up_nodes(), 60, job)
-    subprocess.run([CLUSTER, "start-node", cluster, "n2"], check=True)
+    kill_node(cluster, job)
     wait_until(lambda: ended(job), 300, job)
     log = (job / "run.log").read_text()
     assert log.count("2 ranks share the work") >= 2
     assert "going on after iteration" in log
     np.testing.assert_array_equal(half_map(project, "Refine3D/killed"), half_map(project, "Refine3D/whole"))
+
+
+def test_a_search_over_two_nodes(project: Path) -> None:
+    job = matched(project, "nodes")
+    wait_until(lambda: ended(job), 240, job)
+    assert "2 ranks share the work" in (job / "run.log").read_text()
+    np.testing.assert_array_equal(maxima(job), maxima(project / "MatchTemplate/whole"))
+
+
+def test_a_search_goes_on_without_the_node_that_is_killed(project: Path, cluster: Path) -> None:
+    job = matched(project, "killed")
+    wait_until(lambda: list(job.rglob("stretches/*")), 120, job)
+    kill_node(cluster, job)
+    wait_until(lambda: ended(job), 300, job)
+    log = (job / "run.log").read_text()
+    assert log.count("2 ranks share the work") == 1  # the first rank was never started again
+    assert "has died" in log
+    np.testing.assert_array_equal(maxima(job), maxima(project / "MatchTemplate/whole"))
 
 
 def test_at_the_time_limit_it_goes_back_to_the_queue_and_on(project: Path) -> None:
@@ -110,7 +161,7 @@ def test_at_the_time_limit_it_goes_back_to_the_queue_and_on(project: Path) -> No
 
 
 def test_status_says_why_it_waits_and_cancel_takes_it_out(project: Path) -> None:
-    first, second = (submitted(project, name, "--sbatch=--exclusive") for name in ("job101", "job102"))
+    first, second = (submitted(project, name, *LONGER, "--sbatch=--exclusive") for name in ("job101", "job102"))
     wait_until(lambda: "running for" in run(project, "status"), 60, first)
     assert "queued: " in run(project, "status")
     run(project, "cancel", "Refine3D/job101", "Refine3D/job102")

@@ -1,4 +1,4 @@
-"""Figures of benchmarks: seconds by iteration, the heat map of a sweep, layouts of motion correction."""
+"""Figures of benchmarks: seconds by iteration and phase, the heat map of a sweep, layouts of motion correction."""
 
 from __future__ import annotations
 
@@ -7,25 +7,44 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from vitreous.app.report.drawing import COLOURS
+from vitreous.pipeline.benchmark.run import PHASES
 from vitreous.runtime.usage import QUANTITIES
 
 
 def draw_iterations(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Seconds of each iteration, a line a result."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    """Seconds of each iteration, a line a result, and what they were spent on."""
+    figure = Figure(figsize=(7, 4.5 + 0.3 * len(results)), layout="constrained")
+    axes, below = figure.subplots(2, 1, height_ratios=[3.0, 0.6 + 0.3 * len(results)])
     for one in results:
         numbers = [int(number) for number in one["iteration_s"]]
         label = f"{one['settings']['name']}: {one['figure_of_merit_s']:.1f} s"
         axes.plot(numbers, list(one["iteration_s"].values()), marker="o", markersize=3, label=label)
     axes.set_xlabel("iteration")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("seconds")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize="small")
+    _draw_phases(below, results)
     figure.savefig(path, dpi=150)
+
+
+def _draw_phases(axes: Axes, results: Sequence[dict[str, Any]]) -> None:
+    """What the iterations' seconds were spent on, a bar a result."""
+    names = [one["settings"]["name"] for one in results]
+    left = np.zeros(len(results))
+    for phase in (*PHASES, "files and the rest"):
+        spent = np.array([one["phase_s"].get(f"of these {phase}", 0.0) for one in results])
+        axes.barh(range(len(results)), spent, left=left, label=phase)
+        left += spent
+    axes.set_yticks(range(len(results)), names, fontsize="small")
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.legend(fontsize="x-small", ncols=4, loc="lower center", bbox_to_anchor=(0.4, 1.0), frameon=False)
 
 
 def draw_sweep(results: Sequence[dict[str, Any]], path: Path) -> None:

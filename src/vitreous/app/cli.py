@@ -48,6 +48,10 @@ class Suite(click.Group):
         """`vitreous simulate movies` is `vitreous simulate-movies`."""
         if len(args) > 1 and f"{args[0]}-{args[1]}" in catalogue():
             args = [f"{args[0]}-{args[1]}", *args[2:]]
+        if "--ranks" in " ".join(args):
+            from vitreous.app.early_ranks import start_early
+
+            start_early(args)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

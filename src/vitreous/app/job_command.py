@@ -18,6 +18,7 @@ _RANKS_HELP = (
 )
 RANKS_OPTION = click.Option(["--ranks"], type=click.IntRange(1), default=1, help=_RANKS_HELP)
 _RESTARTS_HELP = "how often the ranks start again by themselves, from the last iteration, after one was killed"
+RESTARTS_OPTION = click.Option(["--restarts"], type=click.IntRange(0), default=3, help=_RESTARTS_HELP)
 _BLOCKS = (("main", "Options"), ("advanced", "Advanced options"), ("shared", "Running"))
 
 
@@ -66,7 +67,7 @@ def make_command(entry: Entry) -> click.Command:
         click.Option(["--dump-yaml", "dump_yaml"], is_flag=True, help="print the parameters as YAML and stop"),
     ]
     if job.shared:
-        own += [RANKS_OPTION, click.Option(["--restarts"], type=click.IntRange(0), default=3, help=_RESTARTS_HELP)]
+        own += [RANKS_OPTION, RESTARTS_OPTION]
 
     def run(
         output: str | None,
@@ -79,7 +80,7 @@ def make_command(entry: Entry) -> click.Command:
     ) -> int:
         given = read_values(own, texts)
         if job.shared and not dump_yaml:
-            _share_out(ranks, _running(given), spared=job.queued, restarts=restarts)
+            share_out(ranks, running_parameters(given), spared=job.queued, restarts=restarts)
         if dump_yaml:
             click.echo(dump(job, given))
             return 0
@@ -88,12 +89,12 @@ def make_command(entry: Entry) -> click.Command:
     return JobCommand(entry.name, params=own, callback=run, help=job.help, short_help=job.help)
 
 
-def _running(given: dict[str, Any]) -> JobParameters:
+def running_parameters(given: dict[str, Any]) -> JobParameters:
     """How a job is to run, whatever else it was given."""
     return make_parameters(JobParameters, {name: given[name] for name in JobParameters.model_fields if name in given})
 
 
-def _share_out(ranks: int, running: JobParameters, *, spared: bool, restarts: int) -> None:
+def share_out(ranks: int, running: JobParameters, *, spared: bool, restarts: int) -> None:
     """Start this command line as a process a rank and device, and leave with their exit code.
 
     Nothing where one process is all there is to start, or in one that was started so. spared, restarts: see run_ranks.

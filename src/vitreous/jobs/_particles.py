@@ -28,6 +28,7 @@ from vitreous.methods.refinement.dataset import (
     scale_groups_of,
 )
 from vitreous.methods.refinement.particles import ParticleSet
+from vitreous.runtime.phases import Phases
 from vitreous.runtime.ranks import ALONE
 
 log = logging.getLogger(__name__)
@@ -67,12 +68,13 @@ class ComparisonParameters(CtfParameters):
     )
 
     def comparison(self, context: Context) -> dict[str, Any]:
-        """These options as the methods' options name them, and who shares the work."""
+        """These options as the methods' options name them, who shares the work, and where seconds are noted."""
         ranks = context.ranks or ALONE
         if not self.dont_combine_weights_via_disc:
             ranks = context.closing.enter_context(ranks.adding_through(context.directory / "sums"))
         return {
             "ranks": ranks,
+            "phases": Phases(context.seconds),
             "zero_mask": self.zero_mask,
             "pool": self.pool or 512,
             "max_significant": self.maximum_significants or 2**62,

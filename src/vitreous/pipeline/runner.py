@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -100,7 +101,8 @@ def _run_first(
             if on_success is not None:
                 on_success(result)
         except BaseException as caught:
-            error = late_signal() or caught  # peers that stop as well end our collective with an error of its own
+            # peers that stop as well end our collective with an error of its own
+            error = late_signal() or _disk_full(caught, place) or caught
             status: Status = "Aborted" if isinstance(error, (Stopped, KeyboardInterrupt)) else "Failed"
             _log_end(job, error)
             set_marker(place, status)
@@ -189,6 +191,13 @@ def _run_and_record(job: type[Job], params: JobParameters, context: Context, min
     write_metrics(place, outputs, seconds, peak)
     log.info("%s: %s (%.1f s, at most %.2f GB)", job.name, outputs.summary or "done", seconds, peak)
     return JobRun(job.name, place, outputs, seconds, peak)
+
+
+def _disk_full(error: BaseException, place: Path) -> InputError | None:
+    """What the user can mend where a disk is full; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return InputError(error.filename or place, "the disk is full", "Make room; --continue goes on from there.")
 
 
 def _log_end(job: type[Job], error: BaseException) -> None:

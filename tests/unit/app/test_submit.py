@@ -54,6 +54,19 @@ def test_submit_writes_a_script_and_status_follows(here: Path, capsys: pytest.Ca
     assert "node fail" in out
 
 
+def test_a_template_after_the_job_is_the_jobs_own(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "site.sh").write_text("#!/bin/bash\n# the site's\nsrun XXXcommandXXX\n")
+    search = ["match-template", "--i", "mics.star", "--template", "map.mrc", "--nodes", "2", "--dry-run"]
+    code, out, err = run(capsys, "submit", *search)
+    assert code == 0, err
+    assert "match-template --i mics.star --template map.mrc --o" in out
+    assert "#SBATCH --nodes=2" in out
+    code, out, err = run(capsys, "submit", "--template", "site.sh", *search[:3], "--template=map.mrc", "--dry-run")
+    assert code == 0, err
+    assert "# the site's" in out
+    assert "--template=map.mrc" in out
+
+
 def test_cancel_in_the_queue(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program(here, "sbatch", "echo 77")
     program(here, "squeue", "echo '77|PENDING|(Priority)|0:00|10:00|'")

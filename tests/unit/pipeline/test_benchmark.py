@@ -15,6 +15,8 @@ from vitreous.pipeline.benchmark.settings import Settings, scaled, sweep
         (Settings(ranks=20, threads=1), "Take -n 16 -j 1"),
         (Settings(ranks=1, threads=40), "Take -n 1 -j 16"),
         (Settings(device="cuda", gpus=4, ranks=6), "6 ranks are no multiple of 4 GPUs. Take -n 4 or -n 8"),
+        (Settings(device="cuda", gpus=4, ranks=6, threads=4), "Take -n 4."),
+        (Settings(device="cuda", gpus=20, ranks=3, threads=2), "Take -g 16 -n 16 -j 1"),
         (Settings(device="cuda", gpus=4, ranks=8, threads=4), "Take -n 8 -j 2 or -n 4 -j 4"),
         (Settings(device="cuda", ranks=1), "needs the number of GPUs"),
         (Settings(gpus=2, ranks=2), "-d cpu"),

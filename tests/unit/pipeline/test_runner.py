@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -66,6 +67,8 @@ class Fake(Job):
     def run(self, params: Parameters, context: Context) -> Outputs:
         if params.fault == "input":
             raise InputError("movies/a.tiff", "is truncated", "Copy it again")
+        if params.fault == "disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
         if params.fault == "ours":
             raise ZeroDivisionError("division by zero")
         if params.fault == "signal":
@@ -113,6 +116,14 @@ def test_the_users_fault(tmp_path: Path) -> None:
     assert exit_marker(directory) == "Failed"
     assert project.graph().find("Fake/job001").status == "Failed"  # type: ignore[union-attr]
     assert "Traceback" not in (directory / "run.log").read_text()
+
+
+def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
+    project = Project(tmp_path).create()
+    with pytest.raises(InputError, match=r"the disk is full\. Make room; --continue goes on"):
+        run_job(project, Fake, parameters(fault="disk"))
+    assert exit_marker(tmp_path / "Fake/job001") == "Failed"
+    assert "Traceback" not in (tmp_path / "Fake/job001/run.log").read_text()
 
 
 def test_our_fault_keeps_its_traceback(tmp_path: Path) -> None:

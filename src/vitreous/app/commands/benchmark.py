@@ -181,13 +181,15 @@ def draw_all(results: Sequence[dict[str, Any]], folder: Path, name: str = "bench
 def print_results(results: Sequence[dict[str, Any]]) -> None:
     """The table, best first."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("settings", "seconds", "images/s", "waiting s", "scratch s", "host GB", "device GB", "machine"):
+    phases = ("expectation", "maximisation", "reconstruction", "waiting for ranks")
+    titles = ("settings", "seconds", "images/s", *phases, "scratch", "host GB", "device GB", "machine")
+    for title in titles:
         table.add_column(title, justify="left" if title in ("settings", "machine") else "right", overflow="fold")
     for one in sorted(results, key=lambda result: float(result["figure_of_merit_s"])):
-        phases, figures = one["phase_s"], (one["peak_host_gb"], one["peak_device_gb"])
+        spent, figures = one["phase_s"], (one["peak_host_gb"], one["peak_device_gb"])
         table.add_row(
             one["settings"]["name"], f"{one['figure_of_merit_s']:.2f}", f"{one['images_per_s']:.1f}",
-            f"{phases['of these waiting for ranks']:.2f}", f"{phases['scratch copy']:.2f}",
+            *(f"{spent.get(f'of these {phase}', 0.0):.2f}" for phase in phases), f"{spent['scratch copy']:.2f}",
             *(f"{value:.2f}" for value in figures), one["machine"]["host"],
         )  # fmt: skip
     Console(width=None if Console().is_terminal else 140).print(table)

@@ -17,9 +17,30 @@ from vitreous.pipeline.project import Project, set_marker
 from vitreous.pipeline.slurm_script import Allocation, batch_script, filled, template_values
 from vitreous.runtime.atomic import write_text
 
+_OWN = "--own:"  # marks a job's option whose spelling is also one of submit's
+
+
+class _SubmitCommand(click.Command):
+    """After JOB, an option that both submit and the job have (--template) is the job's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Mark such options, so that they are left alone until the job reads them."""
+        place = next((index for index, word in enumerate(args) if word in catalogue()), len(args))
+        if place < len(args):
+            ours, theirs = _spellings(self), _spellings(make_command(catalogue()[args[place]]))
+            both = (ours & theirs) - {"--help"}
+            rest = [word.replace("--", _OWN, 1) if word.partition("=")[0] in both else word for word in args[place:]]
+            args = [*args[:place], *rest]
+        return super().parse_args(ctx, args)
+
+
+def _spellings(command: click.Command) -> set[str]:
+    return {spelling for option in command.params for spelling in option.opts}
+
 
 @click.command(
     "submit",
+    cls=_SubmitCommand,
     help=__doc__,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True},
 )
@@ -31,7 +52,11 @@ from vitreous.runtime.atomic import write_text
 @click.option("--partition", default="", help="partition (queue)")
 @click.option("--mem", default="", help="memory of each node, as SLURM writes it: 200G")
 @click.option("--sbatch", multiple=True, metavar="OPTION", help="a further option of sbatch: --sbatch=--account=em")
-@click.option("--template", metavar="FILE", help="the site's own script, with XXXcommandXXX where the job is to run")
+@click.option(
+    "--template",
+    metavar="FILE",
+    help="the site's own script, with XXXcommandXXX where the job is to run (before JOB, if the job has a --template)",
+)
 @click.option("--requeue", is_flag=True, help="back to the queue at the time limit, and on from there")
 @click.option(
     "--warn", type=click.IntRange(1), default=120, show_default=True, help="seconds before the limit to stop at"
@@ -56,6 +81,7 @@ def command(
     words: tuple[str, ...],
 ) -> None:
     """Make the job's directory with its script, and submit it."""
+    words = tuple(word.replace(_OWN, "--", 1) if word.startswith(_OWN) else word for word in words)
     ranks = ranks_per_node or max(1, gpus_per_node)
     wants = Allocation(nodes, gpus_per_node, ranks, cpus_per_rank, limit, partition, mem, requeue, tuple(sbatch), warn)
     wants.check()

@@ -13,6 +13,7 @@ from vitreous.methods.picking.threshold import NoiseLaw, ScoreModel, automatic_t
 # A micrograph whose own humps are this distinct needs no help from the others.
 _CLEAR_SEPARATION = 2.5
 _FEWEST_CANDIDATES = 40
+_ENOUGH_SCORES = 20_000  # that many quantiles of all scores say as much about the two humps as millions of them
 
 
 @dataclass(frozen=True)
@@ -55,23 +56,39 @@ def choose_cuts(
     if given is not None:
         found = [(given - shift, "given")] * len(scores)
     else:
-        together = fit_scores(pooled, law) if len(pooled) >= 12 else None
+        together = _together(_thinned(pooled), law)
         own_models = models if models is not None else [fit_own(own, law) for own in scores]
-        found = [_threshold(own, model, together, pooled) for own, model in zip(scores, own_models, strict=True)]
+        found = [_threshold(own, model, together) for own, model in zip(scores, own_models, strict=True)]
     return [
         _cut(own, threshold + shift, basis, upper_deviations)
         for own, (threshold, basis) in zip(scores, found, strict=True)
     ]
 
 
+def _thinned(scores: Float[np.ndarray, "n"]) -> Float[np.ndarray, "m"]:
+    """Evenly spaced ones of the sorted scores, where there are more than enough."""
+    if len(scores) <= _ENOUGH_SCORES:
+        return scores
+    places = (np.arange(_ENOUGH_SCORES) + 0.5) * len(scores) / _ENOUGH_SCORES
+    return np.sort(scores)[places.astype(int)]
+
+
+def _together(pooled: Float[np.ndarray, "m"], law: NoiseLaw) -> tuple[float, str] | None:
+    """The threshold by all scores; None for too few."""
+    if len(pooled) < 12:
+        return None
+    model = fit_scores(pooled, law)
+    return automatic_threshold(model, pooled), "pooled" if model.found else "noise"
+
+
 def _threshold(
-    own: Float[np.ndarray, "n"], model: ScoreModel | None, together: ScoreModel | None, pooled: Float[np.ndarray, "m"]
+    own: Float[np.ndarray, "n"], model: ScoreModel | None, together: tuple[float, str] | None
 ) -> tuple[float, str]:
     if together is None:
         return float("inf"), "noise"
     if model is not None and model.found and model.separation >= _CLEAR_SEPARATION:
         return automatic_threshold(model, own), "own"
-    return automatic_threshold(together, pooled), "pooled" if together.found else "noise"
+    return together
 
 
 def _cut(own: Float[np.ndarray, "n"], threshold: float, basis: str, deviations: float) -> Cut:

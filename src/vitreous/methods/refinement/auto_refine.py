@@ -150,7 +150,9 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         sums.append(half_sums)
         log_likelihood += statistics.log_likelihood
     completed = (sums[0], sums[1])
-    gold = compare_halves(completed, particles.pixel_size, options, iteration)
+    with options.phases.phase("reconstruction"):
+        gold = compare_halves(completed, particles.pixel_size, options, iteration)
+        whole = combine(completed, gold, particles.pixel_size, options, iteration) if schedule.final else None
     shell = resolution_shell(gold.curve[: max_shell + 1])
     distance = symmetric_distance(
         torch.from_numpy(state.poses.rotations), torch.from_numpy(poses.rotations), options.symmetry
@@ -160,7 +162,6 @@ def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefine
         replace(half, density=result.density, tau2=result.tau2, sigma2=result.sigma2)
         for half, result in zip(halves, gold.halves, strict=True)
     ]
-    whole = combine(completed, gold, particles.pixel_size, options, iteration) if schedule.final else None
     return AutoRefineState(
         iteration=iteration,
         poses=poses,
@@ -258,6 +259,7 @@ def _expectation(
         memory=options.memory,
         device=options.device,
         ranks=options.ranks,
+        phases=options.phases,
     )
     return Expectation(particles, references, sampling, prior, settings)
 

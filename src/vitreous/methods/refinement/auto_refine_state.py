@@ -17,6 +17,7 @@ from vitreous.methods.refinement.orientation_priors import OrientationPriors
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
 from vitreous.methods.refinement.regularise import Regulariser, classic
+from vitreous.runtime.phases import Phases
 from vitreous.runtime.ranks import ALONE, Ranks
 
 Halves = tuple["HalfModel", "HalfModel"]
@@ -73,6 +74,7 @@ class AutoRefineOptions:
     seed: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
+    phases: Phases = field(default_factory=Phases)
 
     @property
     def first_order(self) -> int:

@@ -39,6 +39,7 @@ from vitreous.methods.refinement.statistics import (
     signal_power,
     strict_shell,
 )
+from vitreous.runtime.phases import Phases
 from vitreous.runtime.ranks import ALONE, Ranks
 
 
@@ -78,6 +79,7 @@ class Options2D:
     seed: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
+    phases: Phases = field(default_factory=Phases)
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ def iterate(particles: ParticleSet, state: Classification, options: Options2D) -
     """One iteration of expectation maximisation over all particles."""
     state, sums, statistics = pass_over(particles, state, np.arange(len(particles)), options)
     state = replace(state, distribution=class_distribution(statistics))
-    return renew(state, sums, statistics, particles, options)
+    with options.phases.phase("reconstruction"):
+        return renew(state, sums, statistics, particles, options)
 
 
 def first_shell(particles: ParticleSet, options: Options2D) -> int:
@@ -188,6 +191,7 @@ def pass_over(
         memory=options.memory,
         device=options.device,
         ranks=options.ranks,
+        phases=options.phases,
     )
     believed = torch.full_like(state.distribution, 1.0 / options.n_classes)
     if not options.uniform_classes:

@@ -131,7 +131,8 @@ def _iterate(particles: ParticleSet, state: Classification3D, options: Options3D
     found = _share_out(particles, state, max_shell, options)
     poses = found.poses if options.norm_correction else replace(found.poses, norm=state.poses.norm)
     tau2 = signal_power(state.densities)
-    solved = [_solve(found.sums, k, tau2[k], particles, options) for k in range(options.n_classes)]
+    with options.phases.phase("reconstruction"):
+        solved = [_solve(found.sums, k, tau2[k], particles, options) for k in range(options.n_classes)]
     data_vs_prior = torch.stack([one.data_vs_prior for one in solved])
     statistics = found.statistics
     return replace(

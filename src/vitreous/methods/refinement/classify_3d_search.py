@@ -114,6 +114,7 @@ class Search:
             memory=o.memory,
             device=o.device,
             ranks=o.ranks,
+            phases=o.phases,
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel
+from vitreous.runtime.phases import Phases
 from vitreous.runtime.ranks import ALONE, Ranks
 
 
@@ -61,6 +62,7 @@ class Options3D:
     seed: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
+    phases: Phases = field(default_factory=Phases)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, PreparedImages, prepare
 from vitreous.methods.refinement.references import References
 from vitreous.methods.refinement.sampling import Sampling
+from vitreous.runtime.phases import Phases
 from vitreous.runtime.ranks import ALONE, Ranks
 
 _ROW_BLOCK = 1 << 23  # coefficients of the projections that local searches hold at a time
@@ -46,6 +47,7 @@ class Settings:
     max_shell: highest Fourier shell compared and summed (half the current size). mask_radius: particle radius in
     pixels. coarse_shell: highest shell of the coarse pass (0: max_shell). zero_mask, compared_shell: see
     preprocess.prepare. memory: bytes for one batch, of at most `pool` images. ranks: who shares the work.
+    phases: where its seconds are noted.
     """
 
     max_shell: int
@@ -61,6 +63,7 @@ class Settings:
     memory: int = 1 << 30
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
+    phases: Phases = field(default_factory=Phases)
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,8 @@ def maximise(
     mean_norm = float(poses.norm.mean())
     renewed = poses
     parts: list[tuple[NDArray[np.int64], Poses]] = []
-    for posterior in e.batches(indices[share.start : share.stop], poses):
+    mine = e.batches(indices[share.start : share.stop], poses)
+    for posterior in e.settings.phases.turns(mine, "expectation", "maximisation"):
         sums = weighted_sums(
             posterior.images.masked,
             posterior.images.unmasked,
@@ -203,7 +204,7 @@ def maximise(
         recorded = residual[:, : e.particles.common_shell + 1]
         spread = np.sqrt(2.0 * recorded.sum(1).cpu().numpy()) / e.particles.box**2
         parts.append((posterior.indices, replace(posterior.poses, norm=posterior.poses.norm / mean_norm * spread)))
-    parts = [part for mine in ranks.gather(parts) for part in mine]
+    parts = [part for theirs in ranks.gather(parts) for part in theirs]
     if parts:
         every = np.concatenate([part[0] for part in parts])
         renewed = poses.put(every, _join([part[1] for part in parts]))

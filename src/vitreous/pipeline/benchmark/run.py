@@ -21,6 +21,7 @@ from vitreous.pipeline.record import read_metrics, versions
 from vitreous.pipeline.runner import is_finished
 
 JOBS = {"2d": "class2d", "3d": "class3d"}
+PHASES = ("expectation", "maximisation", "reconstruction")
 
 
 def public_data(folder: Path) -> tuple[Path, Path]:
@@ -65,6 +66,7 @@ def measure(settings: Settings, words: list[str], root: Path, output: str, n_par
     metrics = read_metrics(place)["metrics"]
     begun = (place / RECORD).stat().st_mtime + metrics["reading_seconds"]
     seconds = np.diff([begun, *(when for _, when in ends)])
+    inside = {phase: round(metrics.get(f"{phase}_seconds", 0.0), 3) for phase in PHASES}
     return {
         "figure_of_merit_s": round(float(seconds.sum()), 3),
         "iteration_s": {number: round(float(one), 3) for (number, _), one in zip(ends, seconds, strict=True)},
@@ -72,6 +74,8 @@ def measure(settings: Settings, words: list[str], root: Path, output: str, n_par
             "start and reading": round(begun - started - metrics.get("scratch_copy_seconds", 0.0), 3),
             "scratch copy": metrics.get("scratch_copy_seconds", 0.0),
             "iterations": round(float(seconds.sum()), 3),
+            **{f"of these {phase}": spent for phase, spent in inside.items()},
+            "of these files and the rest": round(max(0.0, float(seconds.sum()) - sum(inside.values())), 3),
             "of these waiting for ranks": metrics.get("waiting_for_ranks_seconds", 0.0),
         },
         "images_per_s": round(n_particles * len(ends) / float(seconds.sum()), 2),

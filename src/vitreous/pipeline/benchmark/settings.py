@@ -46,13 +46,19 @@ class Settings:
             raise InputError(f"-d {self.device}", "needs the number of GPUs", "Give -g 1 or more.")
         if self.gpus and self.ranks % self.gpus:
             near = sorted({max(1, self.ranks // self.gpus), self.ranks // self.gpus + 1})
-            words = " or ".join(f"-n {times * self.gpus}" for times in near if times * self.gpus <= cores)
+            fitting = [times * self.gpus for times in near if times * self.gpus * self.threads <= cores]
+            words = " or ".join(f"-n {ranks}" for ranks in fitting) or self._fewer_gpus(cores)
             what = f"{self.ranks} ranks are no multiple of {self.gpus} GPUs"
-            raise InputError("-n", what, f"Take {words or f'-g {max(1, min(self.ranks, cores))}'}.")
+            raise InputError("-n", what, f"Take {words}.")
         if self.ranks * self.threads > cores:
             what = f"{self.ranks} ranks of {self.threads} threads are more than the {cores} physical cores"
             nearest = " or ".join(f"-n {one.ranks} -j {one.threads}" for one in self._nearest(cores))
             raise InputError("-n -j", what, f"Take {nearest}.")
+
+    def _fewer_gpus(self, cores: int) -> str:
+        """A rank for each of as many GPUs as there are cores for."""
+        gpus = max(1, min(self.gpus, cores))
+        return f"-g {gpus} -n {gpus} -j {max(1, min(self.threads, cores // gpus))}"
 
     def _nearest(self, cores: int) -> Iterator[Settings]:
         """With fewer threads, and with fewer ranks."""

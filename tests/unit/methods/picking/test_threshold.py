@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vitreous.methods.picking.selection import choose_cuts
+from vitreous.methods.picking.selection import choose_cuts, fit_own
 from vitreous.methods.picking.threshold import NoiseLaw, automatic_threshold, fit_scores, upper_limit
 
 LAW = NoiseLaw(2.4, 1.9)
@@ -95,3 +95,27 @@ def test_too_few_scores_are_said():
     with pytest.raises(ValueError, match="too few"):
         fit_scores(np.ones(5), LAW)
     assert choose_cuts([np.ones(3)], LAW)[0].keeps(np.ones(3)).sum() == 0
+
+
+def test_models_that_ranks_have_fitted_give_the_same_cuts():
+    rng = np.random.default_rng(0)
+    scores = [np.concatenate([noise(300, 1.0, s), rng.normal(6.0, 0.5, 80)]) for s in range(2)] + [noise(20, 1.0, 9)]
+    models = [fit_own(one, LAW) for one in scores]
+    assert models[2] is None
+    assert choose_cuts(scores, LAW, models=models) == choose_cuts(scores, LAW)
+
+
+def test_very_many_scores_need_not_all_be_fitted(monkeypatch):
+    pooled = np.concatenate([noise(9000, 1.0, 1), np.random.default_rng(0).normal(6.0, 0.5, 2400)])
+    parts = np.array_split(np.random.default_rng(1).permutation(pooled), 600)  # too few each to decide for themselves
+    every = choose_cuts(parts, LAW)[0]
+    monkeypatch.setattr("vitreous.methods.picking.selection._ENOUGH_SCORES", 2000)
+    thinned = choose_cuts(parts, LAW)[0]
+    assert (every.basis, thinned.basis) == ("pooled", "pooled")
+    assert thinned.threshold == pytest.approx(every.threshold, abs=0.05 * noise(9000, 1.0, 1).std())
+
+
+def test_gumbels_fit_is_scipys():
+    squares = np.square(noise(300, 1.3, 5))
+    law = NoiseLaw.of(noise(300, 1.3, 5))
+    assert (law.mode, law.scale) == pytest.approx(stats.gumbel_r.fit(squares), rel=1e-6)
