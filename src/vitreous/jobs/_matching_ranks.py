@@ -24,18 +24,16 @@ from torch import Tensor
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
 from vitreous.jobs._matching import (
-    Machine,
-    Matched,
-    PeakChoice,
+    Ending,
     Saver,
-    Task,
     Ticker,
-    finished,
     hierarchical_maps,
     load_progress,
+    matched_before,
     open_search,
-    written,
 )
+from vitreous.jobs._matching_files import is_recorded
+from vitreous.jobs._matching_task import Machine, Matched, PeakChoice, Task
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.match import (
     Progress,
@@ -77,11 +75,18 @@ class _Start:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all ranks must agree on. memory: that blocks are planned for. parts: stretches of each micrograph."""
+    """What all ranks must agree on. memory: that blocks are planned for. parts: stretches of each micrograph.
+
+    starts: of the micrographs that are to be searched, by their numbers.
+    """
 
     memory: float
     parts: int
-    starts: list[_Start]
+    starts: dict[int, _Start]
+
+    def items(self) -> list[tuple[int, int]]:
+        """(micrograph, part), in order."""
+        return [(number, part) for number in self.starts for part in range(self.parts)]
 
 
 @dataclass(frozen=True)
@@ -109,20 +114,23 @@ def match_over_ranks(
     plan = None
     if team.ranks.is_first:
         shutil.rmtree(team.folder, ignore_errors=True)  # what an earlier run left
-        begun = _checkpoints(desk) if resume else {}
-        plan = _planned(desk, team, begun)
-        log.info("%d micrographs in %d stretches each", len(tasks), plan.parts)
+        ended = {number for number, task in enumerate(tasks) if resume and is_recorded(task, template, machine)}
+        begun = _checkpoints(desk, ended) if resume else {}
+        plan = _planned(desk, team, begun, ended)
+        log.info("%d micrographs in %d stretches each", len(plan.starts), plan.parts)
     plan = team.ranks.share(plan, "matching")
-    items = [(number, part) for number in range(len(tasks)) for part in range(plan.parts)]
     share = _Share(desk, plan, team)
     answers = shared_out(
-        items, share.search, threads=1, ranks=team.ranks, start_thread=lambda: _use_threads(team.threads)
+        plan.items(), share.search, threads=1, ranks=team.ranks, start_thread=lambda: _use_threads(team.threads)
     )
     rate = _Rate()
     for number, task in enumerate(tasks):
-        some = islice(answers, plan.parts)
+        some = islice(answers, plan.parts if number in plan.starts else 0)
         try:
-            yield task, _matched(desk, number, some, choice, begun.pop(number, None), rate)
+            if number in plan.starts:
+                yield task, _matched(desk, number, some, choice, begun.pop(number, None), rate)
+            else:
+                yield task, matched_before(task, template, choice)
         except InputError as error:
             deque(some, maxlen=0)
             yield task, error
@@ -205,12 +213,13 @@ class _Share:
         return _Piece(path, stretch.stop, total, size)
 
 
-def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress]) -> _Plan:
-    """By the first rank's device and memory, for all."""
-    starts = [
-        _Start(begun[number].next_block, begun[number].size) if number in begun else _Start()
+def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress], ended: set[int]) -> _Plan:
+    """By the first rank's device and memory, for all. begun, ended: micrographs of an earlier run."""
+    starts = {
+        number: _Start(begun[number].next_block, begun[number].size) if number in begun else _Start()
         for number in range(len(desk.tasks))
-    ]
+        if number not in ended
+    }
     parts = 1
     if desk.machine.strategy == "full":
         usual = _A_THREAD * team.threads if desk.machine.device.type == "cpu" else _A_GPU
@@ -220,11 +229,11 @@ def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress]) -> _Plan:
     return _Plan(desk.machine.memory, parts, starts)
 
 
-def _checkpoints(desk: _Desk) -> dict[int, Progress]:
-    """The searches that an earlier run began, by the number of their micrograph."""
+def _checkpoints(desk: _Desk, ended: set[int]) -> dict[int, Progress]:
+    """The searches that an earlier run began and did not end, by the number of their micrograph."""
     begun: dict[int, Progress] = {}
     for number, task in enumerate(desk.tasks):
-        if not task.checkpoint.exists():
+        if number in ended or not task.checkpoint.exists():
             continue
         try:
             progress = load_progress(task.checkpoint, desk.open(number).mark, None)
@@ -257,12 +266,13 @@ def _matched(
 ) -> Matched:
     """Merge a micrograph's answers, in order, and write what comes of it. Raises InputError."""
     task, before = desk.tasks[number], progress.statistics.count if progress else 0
+    ending = Ending(task, desk.template, desk.machine, choice)
     saver: Saver | None = None
     for answer in answers:
         if isinstance(answer, InputError):
             raise answer
         if isinstance(answer, SearchMaps):
-            return written(task, answer, desk.template.box, choice, rate(answer.n_correlations))
+            return ending.of_maps(answer, rate(answer.n_correlations))
         if saver is None:
             tick = Ticker(task.name, progress.next_block if progress else 0)
             saver = Saver(task.checkpoint, desk.open(number).mark, desk.machine.checkpoint_interval, tick)
@@ -271,7 +281,7 @@ def _matched(
     if progress is None:
         raise RuntimeError(f"no stretch of {task.name} was searched")
     speed = rate(progress.statistics.count - before)
-    return finished(task, desk.open(number).search, progress.statistics, choice, speed)
+    return ending.of_search(desk.open(number).search, progress.statistics, speed)
 
 
 def _merged(progress: Progress | None, piece: _Piece) -> Progress:
