@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,14 +48,17 @@ class Hierarchy:
 class Candidates:
     """What is worth a look at full resolution.
 
-    positions (n, 2): (y, x) in full pixels; orientations: numbers of the fine grid.
+    positions (n, 2): (y, x) in full pixels; orientations: numbers of the fine grid; defoci: of the coarse planes.
     """
 
     positions: Int[np.ndarray, "n 2"]
     orientations: Int[np.ndarray, "n"]
+    defoci: Float[np.ndarray, "n"]
 
-    def __len__(self) -> int:
-        return len(self.positions)
+    def each(self) -> Iterator[tuple[tuple[int, int], int, float]]:
+        """Position, orientation, defocus of one after another."""
+        for (y, x), orientation, defocus in zip(self.positions, self.orientations, self.defoci, strict=True):
+            yield (int(y), int(x)), int(orientation), float(defocus)
 
 
 def mean_step(settings: MatchSettings) -> float:
@@ -89,12 +93,13 @@ def find_candidates(
     areas = prepared.image.numel() / density.shape[-1] ** 2
     peaks = find_peaks(maps.scaled_mip.numpy(), -np.inf, _APART_PX)
     peaks = Peaks(*(one[: int(plan.wide * areas) + 1] for one in (peaks.positions, peaks.scores)))
-    # Half a coarse and half a fine step in both directions and in plane, on average, and a fifth for the corners.
-    reach = 0.6 * (plan.steps + 1.0) * mean_step(settings)
+    # Half a coarse and half a fine step in both directions and in plane, on average: the third pass has the corners.
+    reach = 0.5 * (plan.steps + 1.0) * mean_step(settings)
     scores, orientations = _looked_at_again(search, maps, peaks, grid, reach)
     apart = np.flatnonzero(keep_best_apart(peaks.positions.astype(np.float64), scores, _APART_PX))
     best = apart[np.argsort(-scores[apart], kind="stable")][: int(plan.kept * areas) + 1]
-    return Candidates(peaks.positions[best] * plan.factor, orientations[best])
+    y, x = peaks.positions[best, 0], peaks.positions[best, 1]
+    return Candidates(peaks.positions[best] * plan.factor, orientations[best], maps.relative_defocus.numpy()[y, x])
 
 
 def coarse_search(
@@ -135,17 +140,20 @@ def _looked_at_again(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Each peak's score at the fine grid's orientations near its own, a pixel around; and the best one's number.
 
+    Only at the peak's own defocus plane.
     The coarse grid leaves most molecules between its orientations, and their scores to chance: this brings them to the
     top, at a hundredth of what the fine grid would cost everywhere.
     """
     y, x = peaks.positions[:, 0], peaks.positions[:, 1]
     poses = torch.stack([one[y, x] for one in (maps.phi, maps.theta, maps.psi)], 1)
     deviation = maps.variance.sqrt()
+    makers = [replace(coarse.maker, transfer=one[None]) for one in coarse.maker.transfer]
+    planes = (maps.relative_defocus[y, x][:, None] - coarse.planes).abs().argmin(1).tolist()
     scores, numbers = peaks.scores.copy(), np.empty(len(peaks), np.int64)
     for i, pose in enumerate(poses):
         near = grid.near(pose, reach)
         values, (top, left) = window_correlations(
-            coarse.image.pixels, coarse.maker, (int(y[i]), int(x[i])), grid.angles[near], 1
+            coarse.image.pixels, makers[planes[i]], (int(y[i]), int(x[i])), grid.angles[near], 1
         )
         window = np.s_[top : top + values.shape[2], left : left + values.shape[3]]
         z = (values.amax(1) - maps.mean[window]) / deviation[window]

@@ -10,7 +10,7 @@ of the fine grid: a small one over the whole image, a large one at the candidate
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from vitreous.kernels.correlate import Statistics
 from vitreous.kernels.correlate.statistics import invert
-from vitreous.methods.matching.coarse import Candidates, Hierarchy, find_candidates, mean_step, search_of
+from vitreous.methods.matching.coarse import Hierarchy, find_candidates, mean_step, search_of
 from vitreous.methods.matching.filters import prepare_micrograph
 from vitreous.methods.matching.grid_neighbours import GridNeighbours
-from vitreous.methods.matching.local import Place, window_correlations
+from vitreous.methods.matching.local import Place, best_of
 from vitreous.methods.matching.match import MatchSettings, Search, planned_block
 from vitreous.methods.matching.search import SearchMaps, finish, search_block
 from vitreous.methods.matching.significance import detection_threshold
@@ -61,7 +61,9 @@ def hierarchical_search(
     candidates = find_candidates(prepared, density, lens, settings, plan, grid, memory)
     maps = finish(fine.image, _sampled(fine, plan.sample, memory), fine.orientations.angles, fine.planes)
     step = mean_step(settings)
-    places = [_climbed(fine, grid, at, start, plan.factor, step) for at, start in _each(candidates)]
+    width = settings.defocus_step * plan.factor**2
+    climb = _Climb(fine, grid, _FIRST_LOOK * step, _NEXT_LOOK * step, width, plan.factor)
+    places = [climb.from_candidate(*one) for one in candidates.each()]
     _take_up(maps, places)
     _score_again(maps, fine, places, plan)
     return replace(maps, n_correlations=fine.n_correlations)
@@ -79,38 +81,42 @@ def _sampled(fine: Search, correlations: int, memory: float) -> Statistics:
     return statistics
 
 
-def _each(candidates: Candidates) -> list[tuple[tuple[int, int], int]]:
-    return [
-        ((int(y), int(x)), int(orientation))
-        for (y, x), orientation in zip(candidates.positions, candidates.orientations, strict=True)
-    ]
+@dataclass(frozen=True)
+class _Climb:
+    """The third pass. first, then: degrees around the orientation of the second pass, and around better ones.
 
-
-def _climbed(
-    fine: Search, grid: GridNeighbours, centre: tuple[int, int], start: int, reach_px: int, step: float
-) -> Place:
-    """The highest correlation near `centre`: from an orientation to the best of its neighbours, until it stays.
-
-    step: of the grid. The first look reaches further: at low resolution a neighbour's neighbour may have been the best.
+    width: of the defocus planes of the second pass, A; reach: pixels.
     """
-    rows, columns = fine.image.valid_shape
-    centre = min(centre[0], rows - 1), min(centre[1], columns - 1)
-    seen = torch.zeros(len(grid.angles), dtype=torch.bool)
-    best, angles, reach = Place(centre, grid.angles[start]), grid.angles[start], _FIRST_LOOK * step
-    while True:
-        near = grid.near(angles, reach)
-        near = near[~seen[near]]
-        if len(near) == 0:
-            return best
-        seen[near] = True
-        values, (top, left) = window_correlations(fine.image.pixels, fine.maker, centre, grid.angles[near], reach_px)
-        orientation, plane, row, column = (int(i) for i in torch.unravel_index(values.argmax(), values.shape))
-        highest = float(values[orientation, plane, row, column])
-        if highest <= best.correlation:
-            return best
-        angles = grid.angles[near[orientation]]
-        reach = _NEXT_LOOK * step
-        best = Place((top + row, left + column), angles, float(fine.planes[plane]), correlation=highest)
+
+    fine: Search
+    grid: GridNeighbours
+    first: float
+    then: float
+    width: float
+    reach: int
+
+    def from_candidate(self, position: tuple[int, int], orientation: int, defocus: float) -> Place:
+        """The highest correlation: from an orientation to the best of those around it, until it stays."""
+        rows, columns = self.fine.image.valid_shape
+        start = Place((min(position[0], rows - 1), min(position[1], columns - 1)), self.grid.angles[orientation])
+        here = (self.fine.planes - defocus).abs() <= 0.5 * self.width + 1e-6
+        best = self._best(start, self.grid.near(start.angles, self.first), torch.nonzero(here)[:, 0])
+        every, seen = torch.arange(len(self.fine.planes)), torch.zeros(len(self.grid.angles), dtype=torch.bool)
+        while True:
+            near = self.grid.near(best.angles, self.then)
+            near = near[~seen[near]]
+            if len(near) == 0:
+                return best
+            seen[near] = True
+            found = self._best(replace(start, angles=best.angles), near, every)
+            if found.correlation <= best.correlation:
+                return best
+            best = found
+
+    def _best(self, start: Place, numbers: Int[Tensor, "n"], planes: Int[Tensor, "some"]) -> Place:
+        maker = replace(self.fine.maker, transfer=self.fine.maker.transfer[planes])
+        angles, defoci = self.grid.angles[numbers], self.fine.planes[planes]
+        return best_of(self.fine.image.pixels, maker, start, angles, defoci, self.reach)
 
 
 def _take_up(maps: SearchMaps, places: list[Place]) -> None:
