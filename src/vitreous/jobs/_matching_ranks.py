@@ -10,15 +10,12 @@ import logging
 import math
 import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.errors import InputError
@@ -33,8 +30,8 @@ from vitreous.jobs._matching import (
     open_search,
 )
 from vitreous.jobs._matching_files import is_recorded
+from vitreous.jobs._matching_merge import Piece, Rate, merged
 from vitreous.jobs._matching_task import Machine, Matched, PeakChoice, Task
-from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.match import (
     Progress,
     Search,
@@ -44,7 +41,7 @@ from vitreous.methods.matching.match import (
     stretch_of,
 )
 from vitreous.methods.matching.search import SearchMaps
-from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.checkpoint import save_checkpoint
 from vitreous.runtime.device import set_threads
 from vitreous.runtime.queue import shared_out
 from vitreous.runtime.ranks import Ranks
@@ -52,7 +49,6 @@ from vitreous.runtime.ranks import Ranks
 log = logging.getLogger(__name__)
 _A_THREAD = 10_000  # correlations a pixel in a stretch: five minutes of a core at 4096^2
 _A_GPU = 200_000
-_SEEN_S = 60.0  # until a file that another node has written is seen here
 
 
 @dataclass(frozen=True)
@@ -89,17 +85,7 @@ class _Plan:
         return [(number, part) for number in self.starts for part in range(self.parts)]
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """What came of a stretch: its statistics as arrays, or the file that has them. progress: after it, of `total`."""
-
-    arrays: Mapping[str, NDArray[np.generic]] | Path
-    next_block: int
-    total: int
-    size: int
-
-
-_Answer = _Piece | SearchMaps | InputError
+_Answer = Piece | SearchMaps | InputError
 
 
 def match_over_ranks(
@@ -123,7 +109,7 @@ def match_over_ranks(
     answers = shared_out(
         plan.items(), share.search, threads=1, ranks=team.ranks, start_thread=lambda: _use_threads(team.threads)
     )
-    rate = _Rate()
+    rate = Rate()
     for number, task in enumerate(tasks):
         some = islice(answers, plan.parts if number in plan.starts else 0)
         try:
@@ -200,17 +186,17 @@ class _Share:
         except InputError as error:
             return error
 
-    def _stretch(self, number: int, part: int) -> _Piece:
+    def _stretch(self, number: int, part: int) -> Piece:
         opened, start = self.desk.open(number), self.plan.starts[number]
         size = start.size or planned_block(opened.search, self.plan.memory)
         total = len(opened.search.orientations.blocks(size))
         stretch = stretch_of(start.block, total, part, self.plan.parts)
         arrays = search_stretch(opened.search, size, stretch, opened.cut).arrays()
         if self.team.ranks.is_first:
-            return _Piece(arrays, stretch.stop, total, size)
+            return Piece(arrays, stretch.stop, total, size)
         path = self.team.folder / f"{number}_{part}_rank{self.team.ranks.rank}.npz"
         save_checkpoint(path, arrays)
-        return _Piece(path, stretch.stop, total, size)
+        return Piece(path, stretch.stop, total, size)
 
 
 def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress], ended: set[int]) -> _Plan:
@@ -244,25 +230,13 @@ def _checkpoints(desk: _Desk, ended: set[int]) -> dict[int, Progress]:
     return begun
 
 
-class _Rate:
-    """Correlations a second of all ranks since it was made: they are ahead of the micrograph that is merged."""
-
-    def __init__(self) -> None:
-        self._start, self._count = time.monotonic(), 0
-
-    def __call__(self, count: int) -> float:
-        """After so many more."""
-        self._count += count
-        return self._count / max(time.monotonic() - self._start, 1e-9)
-
-
 def _matched(
     desk: _Desk,
     number: int,
     answers: Iterator[_Answer],
     choice: PeakChoice,
     progress: Progress | None,
-    rate: _Rate,
+    rate: Rate,
 ) -> Matched:
     """Merge a micrograph's answers, in order, and write what comes of it. Raises InputError."""
     task, before = desk.tasks[number], progress.statistics.count if progress else 0
@@ -276,32 +250,9 @@ def _matched(
         if saver is None:
             tick = Ticker(task.name, progress.next_block if progress else 0)
             saver = Saver(task.checkpoint, desk.open(number).mark, desk.machine.checkpoint_interval, tick)
-        progress = _merged(progress, answer)
+        progress = merged(progress, answer)
         saver(progress, answer.total)
     if progress is None:
         raise RuntimeError(f"no stretch of {task.name} was searched")
     speed = rate(progress.statistics.count - before)
     return ending.of_search(desk.open(number).search, progress.statistics, speed)
-
-
-def _merged(progress: Progress | None, piece: _Piece) -> Progress:
-    arrays = _fetched(piece.arrays) if isinstance(piece.arrays, Path) else piece.arrays
-    statistics = Statistics.from_arrays(arrays)
-    if progress is None:
-        return Progress(statistics, piece.next_block, piece.size)
-    progress.statistics.merge(statistics)
-    progress.next_block = piece.next_block
-    return progress
-
-
-def _fetched(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Another rank's statistics; the file goes. Raises RuntimeError where it does not come."""
-    deadline = time.monotonic() + _SEEN_S
-    while (arrays := load_checkpoint(path)) is None:
-        if time.monotonic() > deadline:
-            raise RuntimeError(
-                f"{path}: another rank's statistics cannot be read here; ranks need a common file system"
-            )
-        time.sleep(0.2)
-    path.unlink(missing_ok=True)
-    return arrays
