@@ -39,6 +39,7 @@ _FULL_ONLY = (
     "angles",
     "pixel_size_range",
 )  # what the hierarchical strategy does not offer
+_ABERRATIONS = ("beam_tilt_x", "odd_zernike", "even_zernike", "magnification_xx")  # whose senses are RELION's
 
 
 class MatchTemplate(Job):
@@ -113,6 +114,8 @@ def _tasks(params: MatchTemplateParameters, context: Context) -> tuple[list[Task
     where = context.project / params.micrographs
     if dataset.kind != "micrographs" or "defocus_u" not in dataset.rows:
         raise InputError(where, "lists no micrographs with CTF", "Give the micrographs_ctf.star of a CTF job.")
+    if left := [name for name in _ABERRATIONS if name in dataset.optics]:
+        log.warning("%s: %s of its optics table is not used (a Leopard-EM YAML's aberrations are)", where, left[0])
     path = context.project / params.template
     template = read_map(path)
     tasks = []
