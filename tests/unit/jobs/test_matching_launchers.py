@@ -25,7 +25,7 @@ from vitreous.io.mrc import read_image, write_image, write_map
 from vitreous.io.relion import write_dataset
 
 EXACT = ("mip", "orientation_phi", "orientation_theta", "orientation_psi", "relative_defocus")
-SEARCH = ("--psi-step=12", "--theta-step=15", "--defocus-range=200", "--stretch=600", "--micrographs=mics.star")
+SEARCH = ("--psi-step=8", "--theta-step=12", "--defocus-range=200", "--stretch=600", "--micrographs=mics.star")
 PLACES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
