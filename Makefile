@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3.11 python3 /usr/local/bin/python3 python; do 
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEER ?= .leopard-em
+PEER_STAMP := $(PEER)/.installed
 PIP_ARGS ?=
 JOBS ?= 2
 DEMO ?= demo
@@ -27,6 +29,7 @@ help:
 	@echo "make lint        ruff, mypy, layers   make bench       the benchmarks"
 	@echo "make bench-refinement   class2d, class3d, refine3d against RELION: benchmarks/results/refinement.json"
 	@echo "make bench-preprocess   motion, CTF, picking, movies an hour: benchmarks/results/preprocess.json"
+	@echo "make bench-matching     template matching against Leopard-EM, simulated cells: benchmarks/results/matching.json"
 	@echo "make bench-ranks        ranks: scaling, agreement, faults: benchmarks/results/ranks.json"
 	@echo "make docs        generate docs/jobs   make clean       remove what was built"
 
@@ -58,8 +61,19 @@ bench-refinement: $(STAMP)
 bench-preprocess: $(STAMP)
 	$(TEST_ENV) $(BIN)/python benchmarks/preprocess.py
 
-bench-matching: $(STAMP)
-	$(BIN)/python benchmarks/versus_leopard_em/run.py
+bench-matching: $(STAMP) $(PEER_STAMP)
+	$(TEST_ENV) LEOPARD_PYTHON=$(abspath $(PEER)/bin/python) $(BIN)/python benchmarks/versus_leopard_em/run.py
+	$(TEST_ENV) $(BIN)/python benchmarks/matching_cells/run.py --processes $(JOBS)
+	$(BIN)/python benchmarks/matching_table.py
+
+# Leopard-EM in an environment of its own: it brings packages that must not be beside ours (healpy is GPL).
+$(PEER_STAMP): benchmarks/versus_leopard_em/requirements.txt
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with venv found: install python3.11 and python3.11-venv" >&2; exit 2; }
+	test -x $(PEER)/bin/python || $(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) torch==2.13.0
+	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --ignore-requires-python -r $<
+	$(PEER)/bin/python -c 'import leopard_em.pydantic_models.managers'
+	@touch $@
 
 bench-ranks: $(STAMP)
 	$(BIN)/python -m benchmarks.ranks

@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("VITREOUS_DATA", REPOSITORY.parent / "shared/data"))
 MICROSCOPE = Microscope(300.0, 2.7, 0.07)
 TARGET = "models/6z6u_apoferritin.pdb.gz"
+THICKNESSES = (500.0, 750.0, 1000.0, 1250.0, 1500.0)  # A
 OTHERS = {"more/models/1oel.pdb.gz": "", "more/models/6cvm.pdb.gz": "1", "models/1igy_antibody.cif.gz": ""}
 
 
@@ -48,6 +49,12 @@ class Recipe:
     targets: int = 16
     others: int = 20
     b_factor: float = 30.0
+
+
+def held_out(seed: int) -> Recipe:
+    """Ice from 50 to 150 nm, five thicknesses in turn, and a defocus between 0.6 and 1.4 um: no two cells alike."""
+    thickness = THICKNESSES[seed % len(THICKNESSES)]
+    return Recipe(thickness=thickness, defocus=float(np.random.default_rng((seed, 1)).integers(60, 141) * 100))
 
 
 def template_of(recipe: Recipe, box: int) -> Volume:

@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from cell import REPOSITORY, Recipe, make_cell
-from run import BOX, NEAR_PX, searchable
+from judge import BOX, NEAR_PX, searchable
 from scipy import ndimage
 
 from vitreous.methods.matching.peaks import find_peaks

@@ -21,7 +21,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 TOOLS = Path(os.environ.get("LEOPARD_TOOLS", REPOSITORY.parent / "shared/tools/leopard_em"))
-PEER = os.environ.get("LEOPARD_PYTHON", "/tmp/leo/bin/python")
+PEER = os.environ.get("LEOPARD_PYTHON", str(REPOSITORY / ".leopard-em/bin/python"))
 # size -> box, particles, atoms, defocus range (0: one plane), psi step, peer's batch; always the whole grid, as in a
 # search: the first orientations of it alone have no twins
 CASES: dict[int, tuple[int, int, int, float, int, int]] = {
@@ -55,11 +55,18 @@ def compare(folder: Path, angles: np.ndarray) -> dict[str, Any]:
     same = np.ones(ours["mip"].shape, bool)
     for ours_name, name in (("phi", "phi"), ("theta", "theta"), ("psi", "psi"), ("relative_defocus", "defocus")):
         same &= np.abs(ours[ours_name] - theirs[name]) < 1e-2
+    on_axis = [
+        (np.abs(np.remainder(maps["phi"] + 1e-3, 180.0)) < 2e-3)
+        & (np.abs(np.remainder(maps["psi"] + 1e-3, 180.0)) < 2e-3)
+        for maps in (ours, theirs)
+    ]
+    off = ~(on_axis[0] | on_axis[1])  # of slices along an axis of the volume Leopard-EM loses coefficients: README.md
     peaks = [highest(maps["mip"], 8) for maps in (ours, theirs)]
     shared = sum(any(max(abs(a[0] - b[0]), abs(a[1] - b[1])) <= 1 for b in peaks[1]) for a in peaks[0])
     return {
         "mip_correlation": correlation(ours["mip"], theirs["mip"]),
         "scaled_mip_correlation": correlation(ours["scaled_mip"], theirs["z"]),
+        "scaled_mip_correlation_off_axes": correlation(ours["scaled_mip"][off], theirs["z"][off]),
         "mean_correlation": correlation(ours["mean"], theirs["mean"]),
         "deviation_correlation": correlation(np.sqrt(ours["variance"]), theirs["std"]),
         "same_best_orientation_and_defocus": float(same.mean()),

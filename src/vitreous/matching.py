@@ -12,14 +12,9 @@ from vitreous.core.search_grid import search_orientations
 from vitreous.io.leopard import MAP_NAMES, LeopardMatch, read_match_config
 from vitreous.io.mrc import read_map
 from vitreous.jobs._leopard import lens_of_leopard, settings_of_leopard
-from vitreous.jobs._matching import (
-    Machine,
-    Matched,
-    PeakChoice,
-    Task,
-    match_file,
-)
+from vitreous.jobs._matching import match_file
 from vitreous.jobs._matching_tables import results_columns
+from vitreous.jobs._matching_task import Machine, Matched, PeakChoice, Task
 from vitreous.methods.matching.filters import Filters
 from vitreous.methods.matching.match import Hits, MatchSettings, find_hits, match_micrograph
 from vitreous.methods.matching.significance import detection_threshold

@@ -14,12 +14,12 @@ import torch
 
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
-from vitreous.io.leopard import MAP_NAMES
-from vitreous.io.mrc import read_image, write_image
+from vitreous.io.mrc import read_image
+from vitreous.jobs._matching_files import is_recorded, read_recorded, search_mark, write_maps, write_record
+from vitreous.jobs._matching_task import Machine, Matched, PeakChoice, Task
 from vitreous.kernels.correlate import Statistics
 from vitreous.methods.matching.hierarchical import hierarchical_search
 from vitreous.methods.matching.match import (
-    Hits,
     MatchSettings,
     Progress,
     Search,
@@ -28,64 +28,9 @@ from vitreous.methods.matching.match import (
     run_search,
 )
 from vitreous.methods.matching.search import SearchMaps, finish
-from vitreous.methods.matching.transfer import Lens
 from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PeakChoice:
-    """How hits are chosen: see methods.matching.match.find_hits; min_distance in A."""
-
-    false_positives: float = 1.0
-    threshold: float = 0.0
-    calibrated: bool = False
-    p_value: float = 0.0
-    min_distance: float = 10.0
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a search may use. checkpoint_interval: seconds between saves of the running statistics.
-
-    strategy: "full", or "hierarchical" (on the CPU, no checkpoints: it is short).
-    """
-
-    device: torch.device
-    memory: float
-    seed: int = 1
-    checkpoint_interval: float = 600.0
-    strategy: str = "full"
-
-
-@dataclass(frozen=True)
-class Matched:
-    """One micrograph's results and the files of its maps."""
-
-    maps: SearchMaps
-    hits: Hits
-    box: int
-    shape: tuple[int, int]
-    files: dict[str, Path]
-    rate: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """One micrograph: its name in STAR files, where it lies, its optics, what to search, where results go."""
-
-    name: str
-    path: Path
-    lens: Lens
-    settings: MatchSettings
-    stem: Path
-    files: dict[str, Path]
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the running statistics are kept."""
-        return self.stem.with_name(f"{self.stem.name}_checkpoint.npz")
 
 
 def load_micrograph(path: Path, template: Volume, pixel_size: float) -> torch.Tensor:
@@ -114,19 +59,27 @@ def match_file(
     resume: bool = False,
     tick: Callable[[int, int], None] | None = None,
 ) -> Matched:
-    """Search one micrograph and write its eight maps. A checkpoint of the same search is gone on from with resume."""
+    """Search one micrograph and write its eight maps.
+
+    With resume, a search that has ended is not done again, and one that has begun goes on from its checkpoint.
+    """
+    if resume and is_recorded(task, template, machine):
+        return matched_before(task, template, choice)
+    ending = Ending(task, template, machine, choice)
     if machine.strategy == "hierarchical":
         start = time.monotonic()
         maps = hierarchical_maps(task, template, machine)
-        return written(task, maps, template.box, choice, maps.n_correlations / max(time.monotonic() - start, 1e-9))
+        return ending.of_maps(maps, maps.n_correlations / max(time.monotonic() - start, 1e-9))
     search, mark = open_search(task, template, machine)
     progress = load_progress(task.checkpoint, mark, machine.device) if resume else None
     before = progress.statistics.count if progress else 0
+    if progress:
+        log.info("%s: going on after %d of %d correlations", task.name, before, search.n_correlations)
     start = time.monotonic()
     saver = Saver(task.checkpoint, mark, machine.checkpoint_interval, tick)
     statistics = run_search(search, task.settings, memory=machine.memory, progress=progress, after_block=saver)
     rate = (statistics.count - before) / max(time.monotonic() - start, 1e-9)
-    return finished(task, search, statistics, choice, rate)
+    return ending.of_search(search, statistics, rate)
 
 
 def hierarchical_maps(task: Task, template: Volume, machine: Machine) -> SearchMaps:
@@ -156,31 +109,52 @@ def open_search(task: Task, template: Volume, machine: Machine) -> tuple[Search,
     return search, _fingerprint(search, task.settings)
 
 
-def finished(task: Task, search: Search, statistics: Statistics, choice: PeakChoice, rate: float) -> Matched:
-    """Maps and hits of a full search that has come to its end; its checkpoint goes. Raises InputError."""
-    try:
-        maps = finish(search.image, statistics, search.orientations.angles, search.planes, search.maker.scales)
-    except ValueError as error:
-        raise InputError(task.path, str(error), "Look at the micrograph.") from error
-    matched = written(task, maps, search.maker.box, choice, rate)
+@dataclass(frozen=True)
+class Ending:
+    """How a micrograph's search ends: maps, hits, the record that it has ended; and its checkpoint goes."""
+
+    task: Task
+    template: Volume
+    machine: Machine
+    choice: PeakChoice
+
+    def of_search(self, search: Search, statistics: Statistics, rate: float) -> Matched:
+        """From the statistics of a full search. Raises InputError."""
+        try:
+            maps = finish(search.image, statistics, search.orientations.angles, search.planes, search.maker.scales)
+        except ValueError as error:
+            raise InputError(self.task.path, str(error), "Look at the micrograph.") from error
+        return self.of_maps(maps, rate)
+
+    def of_maps(self, maps: SearchMaps, rate: float) -> Matched:
+        """From the maps. rate: correlations a second."""
+        task = self.task
+        task.record.unlink(missing_ok=True)  # while maps of two searches may lie side by side
+        write_maps(task.files, maps, task.lens.pixel_size)
+        write_record(task, search_mark(task, self.template, self.machine), maps.n_correlations, rate)
+        task.checkpoint.unlink(missing_ok=True)
+        return _matched(task, maps, self.template.box, self.choice, rate)
+
+
+def matched_before(task: Task, template: Volume, choice: PeakChoice) -> Matched:
+    """What came of a search that an earlier run has ended, its hits chosen anew. Raises InputError."""
+    log.info("%s was searched before", task.name)
+    maps, rate = read_recorded(task)
     task.checkpoint.unlink(missing_ok=True)
-    return matched
+    return _matched(task, maps, template.box, choice, rate)
 
 
-def written(task: Task, maps: SearchMaps, box: int, choice: PeakChoice, rate: float) -> Matched:
-    """Write the maps and choose the hits."""
-    pixel_size = task.lens.pixel_size
-    write_maps(task.files, maps, pixel_size)
+def _matched(task: Task, maps: SearchMaps, box: int, choice: PeakChoice, rate: float) -> Matched:
     hits = find_hits(
         maps,
         false_positives=choice.false_positives,
         threshold=choice.threshold,
         calibrated=choice.calibrated,
         p_value=choice.p_value,
-        min_distance=choice.min_distance / pixel_size,
+        min_distance=choice.min_distance / task.lens.pixel_size,
     )
     rows, columns = maps.mip.shape
-    return Matched(maps, hits, box, (rows + box - 1, columns + box - 1), task.files, rate)
+    return Matched(hits, maps.n_correlations, box, (rows + box - 1, columns + box - 1), task.files, rate)
 
 
 class Ticker:
@@ -235,18 +209,3 @@ def _fingerprint(search: Search, settings: MatchSettings) -> str:
     for tensor in (*parts, search.orientations.angles, search.planes):
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()
-
-
-def map_files(stem: Path) -> dict[str, Path]:
-    """Names of the eight maps beside stem: STEM_mip.mrc, STEM_orientation_psi.mrc, ..."""
-    return {name: stem.with_name(f"{stem.name}_{theirs}.mrc") for name, theirs in MAP_NAMES.items()}
-
-
-def write_maps(files: dict[str, Path], maps: SearchMaps, pixel_size: float) -> None:
-    """Write the eight maps; correlation_variance is a variance."""
-    for name, path in files.items():
-        write_image(path, getattr(maps, name).numpy(), pixel_size)
-    if maps.scale is not None and (mip := files.get("mip")) is not None:
-        write_image(
-            mip.with_name(mip.name.replace("_mip", "_pixel_size")), (pixel_size / maps.scale).numpy(), pixel_size
-        )

@@ -10,33 +10,28 @@ import logging
 import math
 import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.core.errors import InputError
 from vitreous.data.volume import Volume
 from vitreous.jobs._matching import (
-    Machine,
-    Matched,
-    PeakChoice,
+    Ending,
     Saver,
-    Task,
     Ticker,
-    finished,
     hierarchical_maps,
     load_progress,
+    matched_before,
     open_search,
-    written,
 )
-from vitreous.kernels.correlate import Statistics
+from vitreous.jobs._matching_files import is_recorded
+from vitreous.jobs._matching_merge import Piece, Rate, merged
+from vitreous.jobs._matching_task import Machine, Matched, PeakChoice, Task
 from vitreous.methods.matching.match import (
     Progress,
     Search,
@@ -46,7 +41,7 @@ from vitreous.methods.matching.match import (
     stretch_of,
 )
 from vitreous.methods.matching.search import SearchMaps
-from vitreous.runtime.checkpoint import load_checkpoint, save_checkpoint
+from vitreous.runtime.checkpoint import save_checkpoint
 from vitreous.runtime.device import set_threads
 from vitreous.runtime.queue import shared_out
 from vitreous.runtime.ranks import Ranks
@@ -54,7 +49,6 @@ from vitreous.runtime.ranks import Ranks
 log = logging.getLogger(__name__)
 _A_THREAD = 10_000  # correlations a pixel in a stretch: five minutes of a core at 4096^2
 _A_GPU = 200_000
-_SEEN_S = 60.0  # until a file that another node has written is seen here
 
 
 @dataclass(frozen=True)
@@ -77,24 +71,21 @@ class _Start:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all ranks must agree on. memory: that blocks are planned for. parts: stretches of each micrograph."""
+    """What all ranks must agree on. memory: that blocks are planned for. parts: stretches of each micrograph.
+
+    starts: of the micrographs that are to be searched, by their numbers.
+    """
 
     memory: float
     parts: int
-    starts: list[_Start]
+    starts: dict[int, _Start]
+
+    def items(self) -> list[tuple[int, int]]:
+        """(micrograph, part), in order."""
+        return [(number, part) for number in self.starts for part in range(self.parts)]
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """What came of a stretch: its statistics as arrays, or the file that has them. progress: after it, of `total`."""
-
-    arrays: Mapping[str, NDArray[np.generic]] | Path
-    next_block: int
-    total: int
-    size: int
-
-
-_Answer = _Piece | SearchMaps | InputError
+_Answer = Piece | SearchMaps | InputError
 
 
 def match_over_ranks(
@@ -109,20 +100,23 @@ def match_over_ranks(
     plan = None
     if team.ranks.is_first:
         shutil.rmtree(team.folder, ignore_errors=True)  # what an earlier run left
-        begun = _checkpoints(desk) if resume else {}
-        plan = _planned(desk, team, begun)
-        log.info("%d micrographs in %d stretches each", len(tasks), plan.parts)
+        ended = {number for number, task in enumerate(tasks) if resume and is_recorded(task, template, machine)}
+        begun = _checkpoints(desk, ended) if resume else {}
+        plan = _planned(desk, team, begun, ended)
+        log.info("%d micrographs in %d stretches each", len(plan.starts), plan.parts)
     plan = team.ranks.share(plan, "matching")
-    items = [(number, part) for number in range(len(tasks)) for part in range(plan.parts)]
     share = _Share(desk, plan, team)
     answers = shared_out(
-        items, share.search, threads=1, ranks=team.ranks, start_thread=lambda: _use_threads(team.threads)
+        plan.items(), share.search, threads=1, ranks=team.ranks, start_thread=lambda: _use_threads(team.threads)
     )
-    rate = _Rate()
+    rate = Rate()
     for number, task in enumerate(tasks):
-        some = islice(answers, plan.parts)
+        some = islice(answers, plan.parts if number in plan.starts else 0)
         try:
-            yield task, _matched(desk, number, some, choice, begun.pop(number, None), rate)
+            if number in plan.starts:
+                yield task, _matched(desk, number, some, choice, begun.pop(number, None), rate)
+            else:
+                yield task, matched_before(task, template, choice)
         except InputError as error:
             deque(some, maxlen=0)
             yield task, error
@@ -192,25 +186,26 @@ class _Share:
         except InputError as error:
             return error
 
-    def _stretch(self, number: int, part: int) -> _Piece:
+    def _stretch(self, number: int, part: int) -> Piece:
         opened, start = self.desk.open(number), self.plan.starts[number]
         size = start.size or planned_block(opened.search, self.plan.memory)
         total = len(opened.search.orientations.blocks(size))
         stretch = stretch_of(start.block, total, part, self.plan.parts)
         arrays = search_stretch(opened.search, size, stretch, opened.cut).arrays()
         if self.team.ranks.is_first:
-            return _Piece(arrays, stretch.stop, total, size)
+            return Piece(arrays, stretch.stop, total, size)
         path = self.team.folder / f"{number}_{part}_rank{self.team.ranks.rank}.npz"
         save_checkpoint(path, arrays)
-        return _Piece(path, stretch.stop, total, size)
+        return Piece(path, stretch.stop, total, size)
 
 
-def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress]) -> _Plan:
-    """By the first rank's device and memory, for all."""
-    starts = [
-        _Start(begun[number].next_block, begun[number].size) if number in begun else _Start()
+def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress], ended: set[int]) -> _Plan:
+    """By the first rank's device and memory, for all. begun, ended: micrographs of an earlier run."""
+    starts = {
+        number: _Start(begun[number].next_block, begun[number].size) if number in begun else _Start()
         for number in range(len(desk.tasks))
-    ]
+        if number not in ended
+    }
     parts = 1
     if desk.machine.strategy == "full":
         usual = _A_THREAD * team.threads if desk.machine.device.type == "cpu" else _A_GPU
@@ -220,11 +215,11 @@ def _planned(desk: _Desk, team: Team, begun: Mapping[int, Progress]) -> _Plan:
     return _Plan(desk.machine.memory, parts, starts)
 
 
-def _checkpoints(desk: _Desk) -> dict[int, Progress]:
-    """The searches that an earlier run began, by the number of their micrograph."""
+def _checkpoints(desk: _Desk, ended: set[int]) -> dict[int, Progress]:
+    """The searches that an earlier run began and did not end, by the number of their micrograph."""
     begun: dict[int, Progress] = {}
     for number, task in enumerate(desk.tasks):
-        if not task.checkpoint.exists():
+        if number in ended or not task.checkpoint.exists():
             continue
         try:
             progress = load_progress(task.checkpoint, desk.open(number).mark, None)
@@ -235,63 +230,29 @@ def _checkpoints(desk: _Desk) -> dict[int, Progress]:
     return begun
 
 
-class _Rate:
-    """Correlations a second of all ranks since it was made: they are ahead of the micrograph that is merged."""
-
-    def __init__(self) -> None:
-        self._start, self._count = time.monotonic(), 0
-
-    def __call__(self, count: int) -> float:
-        """After so many more."""
-        self._count += count
-        return self._count / max(time.monotonic() - self._start, 1e-9)
-
-
 def _matched(
     desk: _Desk,
     number: int,
     answers: Iterator[_Answer],
     choice: PeakChoice,
     progress: Progress | None,
-    rate: _Rate,
+    rate: Rate,
 ) -> Matched:
     """Merge a micrograph's answers, in order, and write what comes of it. Raises InputError."""
     task, before = desk.tasks[number], progress.statistics.count if progress else 0
+    ending = Ending(task, desk.template, desk.machine, choice)
     saver: Saver | None = None
     for answer in answers:
         if isinstance(answer, InputError):
             raise answer
         if isinstance(answer, SearchMaps):
-            return written(task, answer, desk.template.box, choice, rate(answer.n_correlations))
+            return ending.of_maps(answer, rate(answer.n_correlations))
         if saver is None:
             tick = Ticker(task.name, progress.next_block if progress else 0)
             saver = Saver(task.checkpoint, desk.open(number).mark, desk.machine.checkpoint_interval, tick)
-        progress = _merged(progress, answer)
+        progress = merged(progress, answer)
         saver(progress, answer.total)
     if progress is None:
         raise RuntimeError(f"no stretch of {task.name} was searched")
     speed = rate(progress.statistics.count - before)
-    return finished(task, desk.open(number).search, progress.statistics, choice, speed)
-
-
-def _merged(progress: Progress | None, piece: _Piece) -> Progress:
-    arrays = _fetched(piece.arrays) if isinstance(piece.arrays, Path) else piece.arrays
-    statistics = Statistics.from_arrays(arrays)
-    if progress is None:
-        return Progress(statistics, piece.next_block, piece.size)
-    progress.statistics.merge(statistics)
-    progress.next_block = piece.next_block
-    return progress
-
-
-def _fetched(path: Path) -> dict[str, NDArray[np.generic]]:
-    """Another rank's statistics; the file goes. Raises RuntimeError where it does not come."""
-    deadline = time.monotonic() + _SEEN_S
-    while (arrays := load_checkpoint(path)) is None:
-        if time.monotonic() > deadline:
-            raise RuntimeError(
-                f"{path}: another rank's statistics cannot be read here; ranks need a common file system"
-            )
-        time.sleep(0.2)
-    path.unlink(missing_ok=True)
-    return arrays
+    return ending.of_search(desk.open(number).search, progress.statistics, speed)

@@ -11,7 +11,7 @@ import numpy as np
 from vitreous.core.named_aberrations import Aberrations
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
-from vitreous.jobs._matching import Matched
+from vitreous.jobs._matching_task import Matched
 from vitreous.methods.matching.transfer import Lens
 
 _OPTICS = {
@@ -51,7 +51,7 @@ def results_columns(matched: Matched, lens: Lens, micrograph: Path, template: Pa
         "scaled_mip": hits.peaks.scores,
         "correlation_mean": hits.mean,
         "correlation_variance": hits.variance,
-        "total_correlations": same(matched.maps.n_correlations),
+        "total_correlations": same(matched.n_correlations),
         "pos_x": hits.peaks.positions[:, 1],
         "pos_y": hits.peaks.positions[:, 0],
         "pos_x_img": x,

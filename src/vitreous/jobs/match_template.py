@@ -22,18 +22,12 @@ from vitreous.io.mrc import read_map
 from vitreous.io.relion import read_dataset, write_dataset, write_tables
 from vitreous.job import Context, Job, Outputs, Quarantined
 from vitreous.jobs._leopard import lens_of_leopard, settings_of_leopard
-from vitreous.jobs._matching import (
-    Machine,
-    Matched,
-    PeakChoice,
-    Task,
-    Ticker,
-    map_files,
-    match_file,
-)
+from vitreous.jobs._matching import Ticker, match_file
+from vitreous.jobs._matching_files import map_files
 from vitreous.jobs._matching_parameters import MatchTemplateParameters, filters_of
 from vitreous.jobs._matching_ranks import Team, match_over_ranks
 from vitreous.jobs._matching_tables import coordinates_table, hits_table, results_columns
+from vitreous.jobs._matching_task import Machine, Matched, PeakChoice, Task
 from vitreous.methods.matching.match import MatchSettings
 from vitreous.methods.matching.transfer import Lens
 
@@ -45,6 +39,7 @@ _FULL_ONLY = (
     "angles",
     "pixel_size_range",
 )  # what the hierarchical strategy does not offer
+_ABERRATIONS = ("beam_tilt_x", "odd_zernike", "even_zernike", "magnification_xx")  # whose senses are RELION's
 
 
 class MatchTemplate(Job):
@@ -119,6 +114,8 @@ def _tasks(params: MatchTemplateParameters, context: Context) -> tuple[list[Task
     where = context.project / params.micrographs
     if dataset.kind != "micrographs" or "defocus_u" not in dataset.rows:
         raise InputError(where, "lists no micrographs with CTF", "Give the micrographs_ctf.star of a CTF job.")
+    if left := [name for name in _ABERRATIONS if name in dataset.optics]:
+        log.warning("%s: %s of its optics table is not used (a Leopard-EM YAML's aberrations are)", where, left[0])
     path = context.project / params.template
     template = read_map(path)
     tasks = []
@@ -248,7 +245,7 @@ def _write(done: list[tuple[Task, Matched]], failed: list[Quarantined], template
             "n_micrographs": len(done),
             "n_hits": int(sum(counts)),
             "threshold_z": done[0][1].hits.threshold,
-            "n_correlations": done[0][1].maps.n_correlations,
+            "n_correlations": done[0][1].n_correlations,
             "correlations_per_s": rate,
         },
         quarantined=failed,
@@ -265,7 +262,7 @@ def _write_summary(done: list[tuple[Task, Matched]], context: Context) -> None:
         "mip_file": np.array([str(task.files["mip"]) for task, _ in done], dtype=object),
         "n_hits": np.array([len(m.hits) for _, m in done], dtype=np.int64),
         "threshold": np.array([m.hits.threshold for _, m in done]),
-        "n_correlations": np.array([m.maps.n_correlations for _, m in done], dtype=np.int64),
+        "n_correlations": np.array([m.n_correlations for _, m in done], dtype=np.int64),
         "template_box": np.array([m.box for _, m in done], dtype=np.int64),
         "pixel_size": np.array([task.lens.pixel_size for task, _ in done]),
     }

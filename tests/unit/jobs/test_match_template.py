@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from vitreous.app.report.figures import match_template as match_figures
-from vitreous.core.errors import LEFT_OUT, InputError
+from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
 from vitreous.data.volume import Volume
@@ -173,38 +173,64 @@ def test_existing_maps_are_not_overwritten_unless_allowed(project: Path) -> None
         run(project, leopard_yaml=str(path))
 
 
-def test_killed_and_resumed_is_never_killed(project: Path) -> None:
-    """kill -9 in the middle; --continue takes up the checkpoint and ends with the same bits."""
-    options = {
-        "micrographs": "mics.star", "template": "template.mrc", "psi-step": "9", "theta-step": "9",
-        "defocus-range": "400", "checkpoint-interval": "0", "threads": "1", "max-memory": "0.4",
-    }  # fmt: skip
+def shell(project: Path, *words: str, **options: str) -> subprocess.Popen[bytes]:
+    """match-template as a program."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[3] / "src")
-    command = [sys.executable, "-m", "vitreous", "match-template", "--cpu"]
-    command += [f"--{name}={value}" for name, value in options.items()]
-    process = subprocess.Popen(
-        [*command, "--o", "Match/killed"], cwd=project, env=environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    checkpoint = project / "Match/killed/a_checkpoint.npz"
+    command = [sys.executable, "-m", "vitreous", "match-template", "--cpu", *words]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def test_killed_and_resumed_is_never_killed(project: Path, molecule: Any, lens: Any) -> None:
+    """kill -9 in the second micrograph; --continue leaves the first, takes up a checkpoint, ends with the same bits."""
+    image = molecule.micrograph((130, 151), lens, [PARTICLE], snr=0.1, seed=2)
+    write_image(project / "b.mrc", image, lens.pixel_size)
+    listed = read_dataset(project / "mics.star")
+    names = np.array(["a.mrc", "b.mrc"], dtype=object)
+    write_dataset(
+        project / "two.star", Dataset("micrographs", listed.optics, Table({**listed.rows, "micrograph_name": names}))
+    )
+    options = {
+        "micrographs": "two.star", "template": "template.mrc", "psi_step": "9", "theta_step": "15",
+        "defocus_range": "400", "checkpoint_interval": "0", "threads": "1", "max_memory": "0.4", "threshold": "4",
+    }  # fmt: skip
+    process = shell(project, "--o", "Match/killed", **options)
+    folder = project / "Match/killed"
     deadline = time.monotonic() + 240.0
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not (folder / "b_checkpoint.npz").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert checkpoint.exists() and not (project / "Match/killed/a_mip.mrc").exists()
-    with np.load(checkpoint) as saved:
+    with np.load(folder / "b_checkpoint.npz") as saved:
         assert int(saved["next_block"]) >= 1
-    for arguments in (["--o", "Match/killed", "--continue"], ["--o", "Match/whole"]):
-        done = subprocess.run([*command, *arguments], cwd=project, env=environment, capture_output=True)
-        assert done.returncode == LEFT_OUT  # one of the micrographs is flat
-    for name in MAP_NAMES.values():
-        resumed, _ = read_image(project / f"Match/killed/a_{name}.mrc")
-        whole, _ = read_image(project / f"Match/whole/a_{name}.mrc")
+    assert not (folder / "b_mip.mrc").exists() and not (folder / "results.csv").exists()
+    first = {path: path.stat().st_mtime_ns for path in folder.glob("a_*.mrc")}
+    assert len(first) == 8
+    for words in (["--o", "Match/killed", "--continue"], ["--o", "Match/whole"]):
+        assert shell(project, *words, **options).wait() == 0
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    said = (folder / "run.log").read_text()
+    assert "a.mrc was searched before" in said and "b.mrc: going on" in said
+    for name in (f"{one}_{which}.mrc" for one in "ab" for which in MAP_NAMES.values()):
+        resumed, whole = (read_image(project / f"Match/{job}/{name}")[0] for job in ("killed", "whole"))
         np.testing.assert_array_equal(resumed, whole, err_msg=name)
-    assert "going on" in (project / "Match/killed/run.log").read_text()
-    assert not checkpoint.exists()
+    hits, other = (read_results(project / f"Match/{job}/results.csv") for job in ("killed", "whole"))
+    assert set(hits["micrograph_path"]) and all(
+        np.array_equal(hits[name], other[name]) for name in hits if not name.endswith("path")
+    )
+    assert not list(folder.glob("*_checkpoint.npz"))
+
+
+def test_only_the_very_same_search_is_not_done_again(project: Path) -> None:
+    good: dict[str, Any] = {"micrographs": "mics.star", "template": "template.mrc", **SEARCH}
+    path = project / "MatchTemplate/job001/a_mip.mrc"
+    run(project, **good)
+    before = path.stat().st_mtime_ns
+    fewer = run(project, resume=True, **{**good, "threshold": 100.0})
+    assert path.stat().st_mtime_ns == before and fewer.metrics["n_hits"] == 0  # hits are chosen anew
+    run(project, resume=True, **{**good, "defocus_range": 0.0})
+    assert path.stat().st_mtime_ns > before
 
 
 def test_the_hierarchical_strategy_writes_the_same_files(project: Path) -> None:

@@ -89,16 +89,23 @@ def window_correlations(
     return torch.cat(parts).reshape(len(angles), *shape), (top, left)
 
 
-def best_around(
-    field: Field, start: Place, angles: Float[Tensor, "n 3"], defocus: Float[Tensor, "planes"], reach: int
-) -> Place:
-    """The highest correlation of the given orientations and relative defoci, at positions within `reach` pixels."""
-    maker = field.maker(defocus, start.scale)
-    values, corner = window_correlations(field.image, maker, start.position, angles, reach)
+def best_of(
+    image: Float[Tensor, "height width"], maker: TemplateMaker, start: Place, angles: Float[Tensor, "n 3"],
+    defocus: Float[Tensor, "planes"], reach: int,
+) -> Place:  # fmt: skip
+    """The highest correlation of the orientations and the maker's planes (`defocus`), within `reach` pixels."""
+    values, corner = window_correlations(image, maker, start.position, angles, reach)
     index = int(values.argmax())
     orientation, plane, row, column = (int(i) for i in torch.unravel_index(torch.tensor(index), values.shape))
     position = corner[0] + row, corner[1] + column
     return Place(position, angles[orientation], float(defocus[plane]), start.scale, float(values.reshape(-1)[index]))
+
+
+def best_around(
+    field: Field, start: Place, angles: Float[Tensor, "n 3"], defocus: Float[Tensor, "planes"], reach: int
+) -> Place:
+    """The same with templates at the given relative defoci."""
+    return best_of(field.image, field.maker(defocus, start.scale), start, angles, defocus, reach)
 
 
 def climb_angles(field: Field, start: Place, step: float, finest: float, reach: int) -> Place:

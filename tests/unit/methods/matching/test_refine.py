@@ -21,7 +21,7 @@ TRUTH = [
 ]
 
 
-def field_of(molecule, lens: Lens, snr: float = 20.0, particles=TRUTH, density=None) -> Field:  # type: ignore[no-untyped-def]
+def field_of(molecule, lens: Lens, snr: float = 2.0, particles=TRUTH, density=None) -> Field:  # type: ignore[no-untyped-def]
     image = torch.from_numpy(molecule.micrograph((224, 240), lens, particles, snr=snr))
     prepared = prepare_micrograph(image, Filters())
     volume = molecule.volume() if density is None else density
@@ -31,6 +31,25 @@ def field_of(molecule, lens: Lens, snr: float = 20.0, particles=TRUTH, density=N
 def angle_between(a: torch.Tensor, b: tuple[float, float, float]) -> float:
     truth = euler_to_matrix(*(torch.tensor(v, dtype=torch.float64) for v in b))
     return float(angular_distance(euler_to_matrix(*a.double().unbind()), truth))
+
+
+def spread(field: Field, place: Place) -> float:
+    """Root of the summed variances of three small rotations and a shift told from the noise, degrees.
+
+    The inverse of the Fisher information c^2 <d_i, d_j> of a template of norm 1 seen c deviations high (Cramer-Rao):
+    no unbiased method does better, and a search that finds the maximum does as well. Defocus is taken as known.
+    """
+    high = place.correlation / float(field.image[185:, 110:].std())  # no molecule there
+    maker = field.maker(torch.tensor([place.defocus]))
+    template = maker(place.angles[None])[0]
+    lattice = nearby_angles(place.angles, 1.0, 1.0)
+    turned = maker(lattice)
+    vectors = [i for i, one in enumerate(lattice) if angle_between(one, tuple(place.angles.tolist())) > 0.5]
+    pairs = [(vectors[i], vectors[-1 - i]) for i in range(3)]  # the lattice is symmetric: opposite rotations
+    slopes = [(turned[a] - turned[b]) / 2.0 for a, b in pairs]
+    slopes += [(torch.roll(template, 1, axis) - torch.roll(template, -1, axis)) / 2.0 for axis in (0, 1)]
+    flat = torch.stack(slopes).reshape(5, -1).double()
+    return float((torch.linalg.inv(high**2 * flat @ flat.T).diagonal()[:3]).sum().sqrt())
 
 
 def test_nearby_angles_are_near_and_even() -> None:
@@ -51,16 +70,23 @@ def test_window_correlations_are_the_definition(molecule, lens) -> None:  # type
     assert float(values[1, 0, 3, 4]) == pytest.approx(float((field.image[3:51, 32:80] * template).sum()), abs=1e-4)
 
 
-def test_refinement_comes_to_the_truth(molecule, lens) -> None:  # type: ignore[no-untyped-def]
-    field = field_of(molecule, lens)
+@pytest.mark.parametrize("snr", [2.0, 20.0])
+def test_refinement_comes_to_the_truth(snr: float, molecule, lens) -> None:  # type: ignore[no-untyped-def]
+    field = field_of(molecule, lens, snr)
     settings = RefineSettings(3.0, 0.25, defocus_range=200.0, defocus_step=20.0)
     for y, x, angles, defocus in TRUTH:
         off = nearby_angles(torch.tensor(angles), 2.0, 3.5)[0]
         start = Place((y - 24 + 1, x - 24 - 2), off, 100.0 * round(defocus / 100.0))
         found = refine_place(field, start, settings)
         assert found.place.position == (y - 24, x - 24)
-        assert angle_between(found.place.angles, angles) < 0.8 < angle_between(off, angles)
-        assert abs(found.place.defocus - defocus) <= 60.0
+        # The bound is what noise allows, three times, and the last step.
+        statistical = spread(field, found.place)
+        assert statistical < 1.5
+        assert snr < 20.0 or angle_between(found.place.angles, angles) < 0.6
+        assert snr < 20.0 or abs(found.place.defocus - defocus) <= 60.0
+        assert angle_between(found.place.angles, angles) < min(
+            3.0 * statistical + 0.25, 0.5 * angle_between(off, angles)
+        )
         assert found.place.correlation > found.start
         assert max(map(abs, found.shift)) < 0.3
 
@@ -69,7 +95,8 @@ def test_refinement_finds_each_pixel_size(molecule, lens) -> None:  # type: igno
     """The template is 2% too large."""
     y, x, angles, defocus = TRUTH[0]
     larger = type(molecule)(molecule.atoms * 1.02, molecule.box, molecule.sigma * 1.02)
-    field = field_of(molecule, lens, density=larger.volume())
+    # At an SNR of 2 noise alone moves one molecule's scale by a hundredth; the job's test has the mean of several.
+    field = field_of(molecule, lens, snr=20.0, density=larger.volume())
     settings = RefineSettings(1.0, 0.25, defocus_range=0.0, pixel_range=0.04, pixel_step=0.005)
     found = refine_place(field, Place((y - 24, x - 24), torch.tensor(angles), defocus), settings)
     assert found.place.scale == pytest.approx(1.0 / 1.02, abs=0.006)

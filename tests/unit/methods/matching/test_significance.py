@@ -20,7 +20,7 @@ from vitreous.methods.matching.significance import (
 
 def test_threshold_of_a_full_search() -> None:
     """4096^2 pixels, box 512, 1.584 million orientations, 13 planes."""
-    assert detection_threshold((4096 - 511) ** 2, 1_584_480 * 13) == pytest.approx(7.775, abs=0.01)
+    assert detection_threshold((4096 - 511) ** 2, 1_584_480 * 13) == pytest.approx(7.775, abs=0.0005)
     z = detection_threshold(1e6, 1e5, 3.0)
     assert expected_false_positives(z, 1e6, 1e5) == pytest.approx(3.0, rel=1e-9)
     with pytest.raises(ValueError, match="false positives"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from scipy import special
+from scipy import ndimage, special
 
 from vitreous.app.report.drawing import COLOURS, INK, new_figure, scale_bar
 from vitreous.app.report.figure import Figure
@@ -66,7 +66,8 @@ def _micrograph(
     axes: Axes, image: Float[np.ndarray, "y x"], picks: Table, pixel_size: float, box: int, title: str
 ) -> None:
     small, side = binned(image)
-    low, high = np.percentile(small, [1.0, 99.0])
+    small = ndimage.gaussian_filter(small, 1.0)  # or noise hides the molecules
+    low, high = np.percentile(small, [0.5, 99.5])
     axes.imshow(small, cmap="gray", vmin=low, vmax=high, origin="lower")
     radius = 0.25 * box / side
     for x, y in zip(picks["coordinate_x"] / side, picks["coordinate_y"] / side, strict=True):
@@ -78,7 +79,7 @@ def _micrograph(
 
 
 def _score_map(axes: Axes, score: Float[np.ndarray, "y x"], threshold: float, box: int) -> None:
-    small, _ = binned(score, highest=True)
+    small = ndimage.maximum_filter(binned(score, highest=True)[0], 5)  # a molecule is one pixel: too little to see
     drawn = axes.imshow(small, cmap="magma", vmin=float(np.median(small)), vmax=max(threshold, float(small.max())),
                         origin="lower")  # fmt: skip
     axes.set(xticks=[], yticks=[])
