@@ -41,7 +41,7 @@ class Hierarchy:
     factor: int = 2
     steps: float = 1.5
     wide: float = 40.0
-    kept: float = 12.0
+    kept: float = 8.0
     climbed: float = 0.8
     sample: int = 250
     moments: int = 4_000

@@ -31,7 +31,7 @@ from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
 _TEMPLATES = 96  # at once
-_GLANCE, _FIRST_LOOK, _NEXT_LOOK = 0.7, 1.8, 1.2  # steps of the grid
+_GLANCE, _FIRST_LOOK, _NEXT_LOOK = 1.0, 1.8, 1.2  # steps of the grid
 _ROUGH = 1.5  # below the threshold by which a z-score from the small sample is worth a better one
 
 
@@ -85,11 +85,15 @@ def _sampled(fine: Search, correlations: int, memory: float) -> Statistics:
 
 
 def _best_scored(places: list[Place], maps: SearchMaps, count: int) -> list[Place]:
-    """The places of the highest z-scores, by the sample's moments."""
+    """The `count` first places, which low resolution ranks highest, and as many of the highest z-scores.
+
+    A glance may miss the orientation, low resolution the detail: what either of them shows is climbed from.
+    """
     y, x = torch.tensor([place.position for place in places]).unbind(1)
     correlations = torch.tensor([place.correlation for place in places])
     z = (correlations - maps.mean[y, x]) / maps.variance[y, x].sqrt()
-    return [places[i] for i in z.argsort(descending=True, stable=True)[:count].tolist()]
+    chosen = {*range(min(count, len(places))), *z.argsort(descending=True, stable=True)[:count].tolist()}
+    return [places[i] for i in sorted(chosen)]
 
 
 @dataclass(frozen=True)
