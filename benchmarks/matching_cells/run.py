@@ -1,6 +1,6 @@
 """Full and hierarchical search of simulated cells: targets found, lost, false positives, CPU time.
 
-    python benchmarks/matching_cells/run.py [--cells 10] [--first-seed 301] [--processes 2] [--keep FOLDER]
+    python benchmarks/matching_cells/run.py [--cells 6] [--first-seed 301] [--processes 2] [--keep FOLDER]
 
 Targets (apoferritin) stand among GroEL, beta-galactosidase and antibodies in 50 to 150 nm of ice, at all heights. A
 target is found where a hit lies within four pixels of it; a hit near none is a false positive. Targets whose box leaves
@@ -32,9 +32,9 @@ _STEP = 200.0  # A, of the defocus planes
 
 
 def settings_of(recipe: Recipe) -> MatchSettings:
-    """Steps of 3 and 4 degrees in O; defocus planes as far as targets lie above and below the middle of the ice."""
+    """Default steps, in O; defocus planes as far as targets lie above and below the middle of the ice."""
     reach = _STEP * max(1, round(0.5 * (recipe.thickness - 120.0) / _STEP))
-    return MatchSettings(3.0, 4.0, "O", defocus_min=-reach, defocus_max=reach, defocus_step=_STEP)
+    return MatchSettings(1.5, 2.5, "O", defocus_min=-reach, defocus_max=reach, defocus_step=_STEP)
 
 
 def timed(search: Any, *args: Any) -> tuple[SearchMaps, float]:
@@ -87,7 +87,7 @@ def run_cell(seed: int, keep: Path | None) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks/results/matching.json")
-    parser.add_argument("--cells", type=int, default=10)
+    parser.add_argument("--cells", type=int, default=6)
     parser.add_argument("--first-seed", type=int, default=301)
     parser.add_argument("--processes", type=int, default=2, help="cells searched at a time, one thread each")
     parser.add_argument("--keep", type=Path, help="folder that keeps the full searches' maps")

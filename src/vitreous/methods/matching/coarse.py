@@ -25,23 +25,30 @@ from vitreous.methods.matching.templates import make_templates
 from vitreous.methods.matching.transfer import Lens
 
 _APART_PX = 2.0  # of two candidates, in coarse pixels
+_MOST_SHARE = 20.0  # there are hardly more peaks than that
 
 
 @dataclass(frozen=True)
 class Hierarchy:
     """factor: of the Fourier crop of the first two passes; steps: of the first one's angular steps.
 
-    wide, kept: candidates for each box area that the first pass leaves to the second, and the second to the third.
+    wide, kept, climbed: candidates for each box area that are looked at in the second pass, glanced at in full
+    resolution, and climbed from; of a full search of 100,000 correlations: one of more affords more (`share`).
     sample: correlations a pixel, of the fine grid, that give mean and deviation everywhere; moments: projections that
     give them at the candidates.
     """
 
     factor: int = 2
     steps: float = 1.5
-    wide: float = 36.0
-    kept: float = 2.2
+    wide: float = 40.0
+    kept: float = 8.0
+    climbed: float = 0.8
     sample: int = 250
     moments: int = 4_000
+
+    def share(self, n_correlations: int) -> float:
+        """By what `wide`, `kept` and `climbed` are multiplied, so that they cost the same share of any full search."""
+        return min(_MOST_SHARE, n_correlations / 100_000)
 
 
 @dataclass(frozen=True)
@@ -84,13 +91,17 @@ def find_candidates(
     settings: MatchSettings,
     plan: Hierarchy,
     grid: GridNeighbours,
+    n_correlations: int,
     memory: float,
 ) -> Candidates:
-    """The most promising places, each with the orientation of the fine grid that fits best at low resolution."""
+    """The most promising places, each with the orientation of the fine grid that fits best at low resolution.
+
+    n_correlations: of the full search.
+    """
     search, coarse = coarse_search(prepared, density, lens, settings, plan)
     statistics = run_search(search, coarse, memory=memory)
     maps = finish(search.image, statistics, search.orientations.angles, search.planes)
-    areas = prepared.image.numel() / density.shape[-1] ** 2
+    areas = prepared.image.numel() / density.shape[-1] ** 2 * plan.share(n_correlations)
     peaks = find_peaks(maps.scaled_mip.numpy(), -np.inf, _APART_PX)
     peaks = Peaks(*(one[: int(plan.wide * areas) + 1] for one in (peaks.positions, peaks.scores)))
     # Half a coarse and half a fine step in both directions and in plane, on average: the third pass has the corners.

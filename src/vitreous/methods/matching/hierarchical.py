@@ -1,10 +1,11 @@
-"""A search in three passes: coarse and at low resolution everywhere, then finely around what stood out, twice.
+"""A search in passes: coarse and at low resolution everywhere, then ever finer around what stands out.
 
 First pass: image and template Fourier-cropped by `factor`, angular steps wider, defocus planes fewer. Second pass: its
-peaks at the fine grid's orientations near theirs, still at low resolution; few are left. Third pass: these at full
-resolution and all defocus planes, climbing over the fine grid. No correlation is looked at that the full search would
-not look at, so that a threshold means no more false positives than there. Mean and deviation come from a random sample
-of the fine grid: a small one over the whole image, a large one at the candidates' places.
+peaks at the fine grid's orientations near theirs, still at low resolution. Third: a glance at the best of them at full
+resolution, at the nearest orientations and planes, since in thick ice low resolution ranks molecules among thousands.
+Last: the best of these climb over the fine grid, through all defocus planes. No correlation is looked at that the full
+search would not look at, so that a threshold means no more false positives than there. Mean and deviation come from a
+random sample of the fine grid: a small one over the whole image, a large one at the candidates' places.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
 _TEMPLATES = 96  # at once
-_FIRST_LOOK, _NEXT_LOOK = 1.8, 1.2  # steps of the grid
+_GLANCE, _FIRST_LOOK, _NEXT_LOOK = 1.0, 1.8, 1.2  # steps of the grid
 _ROUGH = 1.5  # below the threshold by which a z-score from the small sample is worth a better one
 
 
@@ -58,12 +59,14 @@ def hierarchical_search(
     prepared = prepare_micrograph(image, settings.filters, generator)
     fine = search_of(prepared, density, lens, settings, settings.planes())
     grid = GridNeighbours.of(fine.orientations.angles, settings.symmetry)
-    candidates = find_candidates(prepared, density, lens, settings, plan, grid, memory)
+    candidates = find_candidates(prepared, density, lens, settings, plan, grid, fine.n_correlations, memory)
     maps = finish(fine.image, _sampled(fine, plan.sample, memory), fine.orientations.angles, fine.planes)
     step = mean_step(settings)
     width = settings.defocus_step * plan.factor**2
-    climb = _Climb(fine, grid, _FIRST_LOOK * step, _NEXT_LOOK * step, width, plan.factor)
-    places = [climb.from_candidate(*one) for one in candidates.each()]
+    climb = _Climb(fine, grid, _GLANCE * step, _FIRST_LOOK * step, _NEXT_LOOK * step, width, plan.factor)
+    glances = [climb.glance(*one) for one in candidates.each()]
+    areas = prepared.image.numel() / box**2 * plan.share(fine.n_correlations)
+    places = [climb.on_from(one) for one in _best_scored(glances, maps, int(plan.climbed * areas) + 1)]
     _take_up(maps, places)
     _score_again(maps, fine, places, plan)
     return replace(maps, n_correlations=fine.n_correlations)
@@ -81,27 +84,47 @@ def _sampled(fine: Search, correlations: int, memory: float) -> Statistics:
     return statistics
 
 
+def _best_scored(places: list[Place], maps: SearchMaps, count: int) -> list[Place]:
+    """The `count` first places, which low resolution ranks highest, and as many of the highest z-scores.
+
+    A glance may miss the orientation, low resolution the detail: what either of them shows is climbed from.
+    """
+    y, x = torch.tensor([place.position for place in places]).unbind(1)
+    correlations = torch.tensor([place.correlation for place in places])
+    z = (correlations - maps.mean[y, x]) / maps.variance[y, x].sqrt()
+    chosen = {*range(min(count, len(places))), *z.argsort(descending=True, stable=True)[:count].tolist()}
+    return [places[i] for i in sorted(chosen)]
+
+
 @dataclass(frozen=True)
 class _Climb:
-    """The third pass. first, then: degrees around the orientation of the second pass, and around better ones.
+    """The passes at full resolution. glanced, first, then: degrees around the orientation of the second pass at a
+    glance, around the best of these, and around better ones.
 
     width: of the defocus planes of the second pass, A; reach: pixels.
     """
 
     fine: Search
     grid: GridNeighbours
+    glanced: float
     first: float
     then: float
     width: float
     reach: int
 
-    def from_candidate(self, position: tuple[int, int], orientation: int, defocus: float) -> Place:
-        """The highest correlation: from an orientation to the best of those around it, until it stays."""
+    def glance(self, position: tuple[int, int], orientation: int, defocus: float) -> Place:
+        """The highest correlation near the orientation and plane of the second pass."""
         rows, columns = self.fine.image.valid_shape
         start = Place((min(position[0], rows - 1), min(position[1], columns - 1)), self.grid.angles[orientation])
         here = (self.fine.planes - defocus).abs() <= 0.5 * self.width + 1e-6
-        best = self._best(start, self.grid.near(start.angles, self.first), torch.nonzero(here)[:, 0])
+        return self._best(start, self.grid.near(start.angles, self.glanced), torch.nonzero(here)[:, 0])
+
+    def on_from(self, start: Place) -> Place:
+        """The highest correlation: from an orientation to the best of those around it, until it stays."""
         every, seen = torch.arange(len(self.fine.planes)), torch.zeros(len(self.grid.angles), dtype=torch.bool)
+        here = (self.fine.planes - start.defocus).abs() <= 0.5 * self.width + 1e-6
+        near = self.grid.near(start.angles, self.first)
+        best = self._better(start, self._best(start, near, torch.nonzero(here)[:, 0]))
         while True:
             near = self.grid.near(best.angles, self.then)
             near = near[~seen[near]]
@@ -112,6 +135,9 @@ class _Climb:
             if found.correlation <= best.correlation:
                 return best
             best = found
+
+    def _better(self, one: Place, other: Place) -> Place:
+        return other if other.correlation > one.correlation else one
 
     def _best(self, start: Place, numbers: Int[Tensor, "n"], planes: Int[Tensor, "some"]) -> Place:
         maker = replace(self.fine.maker, transfer=self.fine.maker.transfer[planes])
