@@ -27,7 +27,8 @@ from vitreous.io.mrc import read_image, write_image
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
 from vitreous.methods.motion.correction import SumOptions
 from vitreous.methods.motion.exposure import Exposure
-from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSource, UnusableMovie
+from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSource
+from vitreous.methods.motion.unusable import UnusableMovie
 from vitreous.runtime import device, memory
 
 _ENDINGS = {"mrc": (".mrc", ".mrcs", ".st"), "tiff": (".tif", ".tiff"), "eer": (".eer",)}
