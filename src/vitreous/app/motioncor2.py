@@ -192,6 +192,7 @@ def _device(options: Motioncor2Options) -> torch.device:
     numbers = ",".join(map(str, options.gpus)) if torch.cuda.is_available() else ""
     chosen = device.resolve(numbers)
     memory.use_large_pages()
+    memory.keep_freed_memory()
     threads = device.set_threads(device.threads_of_environment())
     print(f"vitreous-motioncor2 {__version__} on {chosen}, {threads} threads")
     if options.gpus and chosen.type == "cpu":

@@ -106,10 +106,8 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     groups, times = _groups(frames, band, factor, options.group)
     if len(times) < 2:
         return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
-    height, width = band.cropped
-    groups_ft = torch.empty(len(groups), height, width // 2 + 1, dtype=torch.complex64, device=groups.device)
-    for one, transform in zip(groups, groups_ft, strict=True):
-        torch.fft.rfft2(one, out=transform)
+    # At once: torch makes room for a transform and copies it where `out` is given.
+    groups_ft = torch.fft.rfft2(groups)
     whole = align_frames(groups_ft, band, GlobalOptions(options.b_factor, options.iterations, options.tolerance))
     del groups_ft
     moved = whole.parameters.frames
