@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitreous.kernels.take_frame import take_frame, take_frame_reference
+from vitreous.kernels.take_frame import reference, take_frame
 
 
 @settings(deadline=None)  # the first call may compile
@@ -26,7 +26,7 @@ def test_one_walk_gives_what_the_steps_give(height, width, factor, gained, seed,
         assert take_frame(raw, gain, frame, total, binned, factor)
     finally:
         torch.set_num_threads(before)
-    assert take_frame_reference(raw.double(), gain, wanted[0], wanted[1], wanted[2], factor)
+    assert reference.take_frame(raw.double(), gain, wanted[0], wanted[1], wanted[2], factor)
     torch.testing.assert_close(frame.double(), wanted[0], rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(total.double(), wanted[1], rtol=1e-6, atol=1e-6)
     if binned is not None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from vitreous.kernels.take_frame import cpu, reference
+from vitreous.kernels.take_frame import cpu
 
-__all__ = ["take_frame", "take_frame_reference"]
+__all__ = ["take_frame"]
 
 
 def take_frame(
@@ -28,15 +28,3 @@ def take_frame(
     the CPU, float32, contiguous.
     """
     return cpu.take_frame(raw, gain, frame, total, binned, factor)
-
-
-def take_frame_reference(
-    raw: Float[Tensor, "height width"],
-    gain: Float[Tensor, "height width"] | None,
-    frame: Float[Tensor, "height width"],
-    total: Float[Tensor, "height width"],
-    binned: Float[Tensor, "h w"] | None = None,
-    factor: int = 1,
-) -> bool:
-    """The obvious form of `take_frame`, step by step."""
-    return reference.take_frame(raw, gain, frame, total, binned, factor)
