@@ -36,7 +36,7 @@ from vitreous.methods.motion.correct import MotionOptions, correct_movie
 from vitreous.methods.motion.correction import SumOptions
 from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames
-from vitreous.runtime.memory import use_large_pages
+from vitreous.runtime.memory import keep_freed_memory, use_large_pages
 
 MARGIN = 64
 
@@ -115,6 +115,7 @@ def run_relion(path: Path, names: list[str], dose: float) -> tuple[float, Motion
 def measure(size: int, n_frames: int, dose: float, contrast: float, movies: int = 4) -> dict[str, float]:
     """Seconds a movie and errors by name; RELION's too where it is installed."""
     use_large_pages()
+    keep_freed_memory()
     torch.set_num_threads(1)
     options = MotionOptions(Exposure(1.0, 300.0, dose), SumOptions(), patches=(5, 5))
     correct_movie(ArrayFrames(simulate(512, 4, 2.0, 0.1)), options)

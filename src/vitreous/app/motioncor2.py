@@ -27,7 +27,8 @@ from vitreous.io.mrc import read_image, write_image
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
 from vitreous.methods.motion.correction import SumOptions
 from vitreous.methods.motion.exposure import Exposure
-from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSource, UnusableMovie
+from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSource
+from vitreous.methods.motion.unusable import UnusableMovie
 from vitreous.runtime import device, memory
 
 _ENDINGS = {"mrc": (".mrc", ".mrcs", ".st"), "tiff": (".tif", ".tiff"), "eer": (".eer",)}
@@ -191,6 +192,7 @@ def _device(options: Motioncor2Options) -> torch.device:
     numbers = ",".join(map(str, options.gpus)) if torch.cuda.is_available() else ""
     chosen = device.resolve(numbers)
     memory.use_large_pages()
+    memory.keep_freed_memory()
     threads = device.set_threads(device.threads_of_environment())
     print(f"vitreous-motioncor2 {__version__} on {chosen}, {threads} threads")
     if options.gpus and chosen.type == "cpu":

@@ -19,7 +19,8 @@ from vitreous.jobs._motioncorr_work import Work, stem_of
 from vitreous.methods.motion.correct import Corrected, MotionOptions, correct_movie, memory_needed
 from vitreous.methods.motion.correction import SumOptions
 from vitreous.methods.motion.exposure import Exposure
-from vitreous.methods.motion.frames import FrameRange, UnusableMovie
+from vitreous.methods.motion.frames import FrameRange
+from vitreous.methods.motion.unusable import UnusableMovie
 
 log = logging.getLogger(__name__)
 

@@ -46,7 +46,7 @@ from vitreous.jobs.ctf import with_fits
 from vitreous.jobs.extract import plan_cutting
 from vitreous.jobs.motioncorr import micrographs_of
 from vitreous.methods.motion.correction import Sums
-from vitreous.methods.motion.frames import UnusableMovie
+from vitreous.methods.motion.unusable import UnusableMovie
 from vitreous.methods.picking.selection import Cut
 from vitreous.runtime.memory import budget, is_out_of_memory
 from vitreous.runtime.turn import turn_at

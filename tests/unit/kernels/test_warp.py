@@ -55,11 +55,11 @@ def test_tiles_follow_a_field_that_changes_slowly(generator):
     got, wanted = torch.zeros(1, 300, 260), torch.zeros(1, 300, 260, dtype=torch.float64)
     add_warped(got, frames, fields, torch.ones(1, 2))
     add_warped_reference(wanted, frames, fields, torch.ones(1, 2))
-    assert float((got - wanted).std() / wanted.std()) < 0.03
+    assert float((got - wanted).std() / wanted.std()) < 2e-3
     exactly, wanted = torch.zeros(1, 300, 260), torch.zeros(1, 300, 260, dtype=torch.float64)
     add_warped(exactly, frames, fields / 100, torch.ones(1, 2))
     add_warped_reference(wanted, frames, fields / 100, torch.ones(1, 2))
-    assert float((exactly - wanted).std() / wanted.std()) < 3e-3
+    assert float((exactly - wanted).std() / wanted.std()) < 1e-4
 
 
 def test_steep_fields_take_small_tiles():
@@ -68,7 +68,8 @@ def test_steep_fields_take_small_tiles():
     fields[0, 0, 1] = 10.0
     assert cpu.tile_size(fields.numpy(), (4096, 4096)) == (64, 1)
     fields[0, 1, 2] = 20.0
-    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == (32, 1)
+    assert cpu.tile_size(fields.numpy(), (4096, 4096)) == (64, 1)
+    assert cpu.tile_size(fields.numpy(), (2048, 2048)) == (32, 1)
     assert cpu.tile_size(fields.numpy(), (512, 512)) == (16, 1)
     fields[0, 0, 4] = 100.0  # along the other axis it is only a matter of room
     assert cpu.tile_size(fields.numpy(), (512, 512)) == (16, 5)
@@ -82,7 +83,20 @@ def test_lines_follow_a_field_that_is_steep_along_the_columns(generator):
     got, wanted = torch.zeros(1, 300, 260), torch.zeros(1, 300, 260, dtype=torch.float64)
     add_warped(got, frames, fields, torch.ones(1, 2))
     add_warped_reference(wanted, frames, fields, torch.ones(1, 2))
-    assert float((got - wanted).std() / wanted.std()) < 0.03
+    assert float((got - wanted).std() / wanted.std()) < 0.015
+
+
+@pytest.mark.parametrize("n_sums", [1, 2, 5])
+@pytest.mark.parametrize("n_frames", [1, 4, 6])
+def test_any_number_of_frames_and_sums(generator, n_sums, n_frames):
+    frames = torch.randn(n_frames, 50, 130, generator=generator)
+    fields = torch.randn(n_frames, 2, 6, generator=generator, dtype=torch.float64) * 0.01
+    coefficients = torch.randn(n_sums, n_frames, generator=generator)
+    coefficients[-1] = 0.0
+    got, wanted = torch.ones(n_sums, 50, 130), torch.ones(n_sums, 50, 130, dtype=torch.float64)
+    add_warped(got, frames, fields, coefficients)
+    add_warped_reference(wanted, frames, fields, coefficients)
+    assert float((got - wanted).abs().max()) < 0.01
 
 
 def test_sums_that_are_not_kept_are_made_anew(generator):
@@ -128,5 +142,5 @@ def test_polynomial_terms_stand_where_they_should():
     v = torch.arange(60)[:, None] / 60 - 0.5
     places = ramp + 0.5 + 2 * u - 3 * u**2 + 1.5 * v - 2.5 * v**2 + 4 * u * v
     assert torch.allclose(wanted[0, :, 6:-6], places[:, 6:-6].double(), atol=1e-4)
-    # tiles of 16 px: half a tile away the steepest of these terms has changed by 0.8 px
-    assert float((read(ramp, field) - places)[:, 6:-6].abs().max()) < 0.9
+    # half a tile of 16 px away the steepest of these terms has changed by 0.7 px, of which 0.5 are followed
+    assert float((read(ramp, field) - places)[:, 6:-6].abs().max()) < 0.3

@@ -2,7 +2,8 @@
 
 Threads are Python's (the loop leaves the interpreter lock): movies run side by side in one process, which
 numba's own pools do not all allow. Arrays are flat and their indices unsigned: signed ones may be negative to numba,
-and the tests for that keep the loops from being vectorised.
+and the tests for that keep the loops from being vectorised. Rows are short: were they not inlined, calls with so many
+arrays would take as long as the arithmetic.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Floats = NDArray[np.float32]
 _N = 9  # sums a patch and frame
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(inline="always", cache=True, fastmath=True, nogil=True)
 def _align_row(
     frames: Floats, start: np.uint64, n: np.uint64,
     cos_x: Floats, sin_x: Floats, first_x: np.uint64, c: np.float32, s: np.float32,
@@ -41,7 +42,7 @@ def _align_row(
         sum_im[x] += aligned_im
 
 
-@njit(cache=True, fastmath=True, nogil=True)
+@njit(inline="always", cache=True, fastmath=True, nogil=True)
 def _correlate_row(
     re: Floats, im: Floats, at: np.uint64, n: np.uint64, sum_re: Floats, sum_im: Floats,
     w: Floats, first_w: np.uint64, qx: Floats, k: np.float32, out: NDArray[np.float64], to: np.uint64,

@@ -43,8 +43,8 @@ def add_warped(
     fields: polynomials of the displacement in x and in y, in pixels, over (1, u, u^2, v, v^2, uv) with
     u = x/width - 0.5, v = y/height - 0.5. Periodic, as Fourier shifts are. n_kept: the sums after the first so many are
     not added to but overwritten (None: none are).
-    On the CPU the displacement along a line is that of the middle of 16 to 64 px (at their ends at most 0.1 px another,
-    unless the field is too steep for 16 px).
+    On the CPU the displacement is linear along 16 to 64 px of a line, whose ends are read up to 0.25 px (0.5 where the
+    field is too steep for 16 px) beyond the piece of the spline that holds at the middle.
     """
     if n_kept is None:
         n_kept = len(sums)

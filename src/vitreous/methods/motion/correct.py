@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.data.motion import Motion
+from vitreous.methods.motion.bad_pixels import places
 from vitreous.methods.motion.correction import SumOptions, Sums, sum_frames
 from vitreous.methods.motion.exposure import Exposure
-from vitreous.methods.motion.frames import FrameSource, PreparedFrames, UnusableMovie
+from vitreous.methods.motion.frames import FrameSource, PreparedFrames
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
 from vitreous.methods.motion.spectra import Band, alignment_band, reduce_frame
 from vitreous.methods.motion.trajectories import Fit
+from vitreous.methods.motion.unusable import UnusableMovie
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +82,14 @@ def correct_movie(
     """Repair, align (whole frames, then patches), undo the motion, sum. Raises UnusableMovie for what frames hold."""
     if source.n_frames < 1:
         raise UnusableMovie("there are no frames")
+    band, factor = alignment_band(source.shape, options.b_factor, FIT_SHARPNESS)
     frames = PreparedFrames(
         source,
         gain=gain,
         defects=defects,
         find_defects=options.find_defects,
         keep=options.keep_frames,
+        binning=(factor, band.cropped) if factor else None,
         device=device,
         seed=options.seed,
     )
@@ -96,16 +100,14 @@ def correct_movie(
 
 def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Motion, float, LocalFit | None]:
     """The motion in a movie, the standard error of its frames' displacements (px), and what the patches said."""
-    rows, columns = np.nonzero(frames.bad)
+    rows, columns = places(frames.bad)
     hot = np.stack([columns, rows], axis=1).astype(np.int64)
     band, factor = alignment_band(frames.shape, options.b_factor, FIT_SHARPNESS)
     groups, times = _groups(frames, band, factor, options.group)
     if len(times) < 2:
         return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
-    height, width = band.cropped
-    groups_ft = torch.empty(len(groups), height, width // 2 + 1, dtype=torch.complex64, device=groups.device)
-    for one, transform in zip(groups, groups_ft, strict=True):
-        torch.fft.rfft2(one, out=transform)
+    # At once: torch makes room for a transform and copies it where `out` is given.
+    groups_ft = torch.fft.rfft2(groups)
     whole = align_frames(groups_ft, band, GlobalOptions(options.b_factor, options.iterations, options.tolerance))
     del groups_ft
     moved = whole.parameters.frames
@@ -131,10 +133,14 @@ def _groups(
     """
     n = frames.n_frames
     n_groups = max(1, int(n / group + 0.5))
-    out = torch.zeros(n_groups, *band.cropped, device=frames.device)
     member = np.minimum(np.arange(n) // group, n_groups - 1)
+    binned = frames.take_binned()
+    if binned is not None and n_groups == n:
+        return binned.to(frames.device), torch.arange(n, dtype=torch.float64)
+    out = torch.zeros(n_groups, *band.cropped, device=frames.device)
     for number in range(n):
-        out[member[number]] += reduce_frame(frames.stack(number, number + 1)[0], band, factor).to(frames.device)
+        reduced = reduce_frame(frames.stack(number, number + 1)[0], band, factor) if binned is None else binned[number]
+        out[member[number]] += reduced.to(frames.device)
     times = np.bincount(member, np.arange(n)) / np.bincount(member)
     return out, torch.from_numpy(times)
 

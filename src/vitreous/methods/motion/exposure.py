@@ -15,10 +15,10 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.dose import dose_weights
+from vitreous.kernels.sums_of_spectra import weigh
 
 _STEPS = 8192  # frequencies of a curve, from zero to the corner of the transform
 _ERROR = 5e-6  # largest error of a weight (the largest of all weights is 1)
-_BLOCK = 64  # rows of the transform at a time: what is held beside it stays small
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,7 @@ def combine(
     sums_ft: list[Complex[Tensor, "height half"]], curves: Float[Tensor, "r m"], pixel_size: float, width: int
 ) -> Complex[Tensor, "height half"]:
     """sum_r c(r, |k|) FT_r(k) over the rffts of images `width` pixels wide; the transforms are used up."""
-    total, device = sums_ft[0], sums_ft[0].device
-    ky = torch.fft.fftfreq(len(total), pixel_size)
-    kx = torch.fft.rfftfreq(width, pixel_size)
     per_step = (curves.shape[1] - 1) * pixel_size / math.sqrt(0.5)
-    curves = curves.to(device)
-    for start in range(0, len(total), _BLOCK):
-        rows = slice(start, start + _BLOCK)
-        step = (torch.sqrt(ky[rows, None] ** 2 + kx**2) * per_step + 0.5).to(device=device, dtype=torch.int32)
-        total[rows] *= curves[0][step]
-        for curve, transform in zip(curves[1:], sums_ft[1:], strict=True):
-            total[rows].addcmul_(transform[rows], curve[step])
-    return total
+    ky = torch.fft.fftfreq(len(sums_ft[0]), pixel_size) * per_step
+    kx = torch.fft.rfftfreq(width, pixel_size) * per_step
+    return weigh(sums_ft, curves, ky, kx)

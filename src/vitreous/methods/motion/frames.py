@@ -9,17 +9,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-_OUTLIER_SIGMA = 6.0
-_NEIGHBOURHOOD = 7  # px, odd: the mean that a pixel of the sum is held against
-_FIRST_RADIUS = 4  # px: how far replacements for a bad pixel are looked for at first
-
-
-class UnusableMovie(ValueError):
-    """A movie that cannot be corrected for what its frames hold: no fault of ours, nor of the other movies."""
+from vitreous.kernels.take_frame import take_frame
+from vitreous.methods.motion.bad_pixels import Repair, bad_pixels, places
+from vitreous.methods.motion.unusable import UnusableMovie
 
 
 class FrameSource(Protocol):
@@ -107,114 +103,33 @@ class DarkCorrected:
         return self._source.frames(start, stop) - self._dark
 
 
-def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_SIGMA) -> NDArray[np.bool_]:
-    """Hot, cold and dead pixels of the sum of all frames: True where the value cannot be specimen.
-
-    A pixel is bad if it differs from the mean around it by more than sigma robust standard deviations, or if
-    it is exactly zero where a working pixel would hardly ever be (at 32 counts a dead pixel is only 5.7 sigma).
-    """
-    values = total.cpu()
-    # The median absolute deviation of a thinned grid is as good and much quicker than of 16 million pixels.
-    step = max(1, int(np.sqrt(values.numel() / 2**18)))
-    bad = torch.zeros(values.shape, dtype=torch.bool)
-    # Twice: a very hot pixel raises the mean around it and makes its neighbours look cold.
-    for _ in range(2):
-        residual = values - _mean_around(values, ~bad)
-        sample = residual[::step, ::step].reshape(-1)
-        deviation = 1.4826 * float((sample - sample.median()).abs().median())
-        if deviation == 0:
-            break
-        bad = residual.abs_() > sigma * deviation
-        if not bad.any():
-            break
-    mean = float(values[::step, ::step].mean())
-    if values.numel() * np.exp(-max(mean, 0.0)) < 0.01:
-        bad |= values == 0
-    return np.asarray(bad.numpy())
-
-
-def _mean_around(values: Float[Tensor, "height width"], good: Bool[Tensor, "height width"]) -> Tensor:
-    """Mean of the good pixels around each pixel, itself left out (the pixel itself where none is good)."""
-    if bool(good.all()):
-        return _sum_around(values).sub_(values).div_(_NEIGHBOURHOOD**2 - 1)
-    mask = good.to(values.dtype)
-    kept = values * mask
-    total, count = _sum_around(kept) - kept, _sum_around(mask) - mask
-    return torch.where(count > 0.5, total / count.clamp(min=1.0), values)
-
-
-def _sum_around(values: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
-    """Sum over the neighbourhood of each pixel, mirrored at the edges."""
-    reach = _NEIGHBOURHOOD // 2
-    out = values
-    for axis in range(2):
-        size = out.shape[axis]
-        edges = (out.narrow(axis, 0, reach).flip(axis), out.narrow(axis, size - reach, reach).flip(axis))
-        wide = torch.cat([edges[0], out, edges[1]], axis)
-        out = wide.narrow(axis, 0, size).clone()
-        for shift in range(1, _NEIGHBOURHOOD):
-            out += wide.narrow(axis, shift, size)
-    return out
-
-
-class Repair:
-    """Replaces bad pixels by good ones picked at random nearby, anew in each frame.
-
-    Random picks keep the noise a detector pixel has; a mean would leave smooth spots that stay still while the
-    specimen moves, and pull the alignment to zero.
-    """
-
-    def __init__(self, bad: NDArray[np.bool_], seed: int = 1) -> None:
-        self._seed = seed
-        self._index = np.flatnonzero(bad.ravel())
-        self._candidates, self._count = _good_neighbours(bad)
-
-    def __call__(self, frame: Float[Tensor, "height width"], number: int) -> None:
-        """Repair a frame in place; number: which frame it is (the picks differ between frames)."""
-        if not self._index.size:
-            return
-        rng = np.random.default_rng([self._seed, number])
-        pick = (rng.random(len(self._index)) * self._count).astype(np.int64)
-        flat = frame.reshape(-1)
-        flat[torch.from_numpy(self._index)] = flat[torch.from_numpy(self._candidates[np.arange(len(pick)), pick])]
-
-
-def _good_neighbours(bad: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For each bad pixel the flat indices of good pixels around it (n_bad, m) and how many there are (n_bad,)."""
-    ny, nx = bad.shape
-    rows, columns = np.nonzero(bad)
-    width = (2 * _FIRST_RADIUS + 1) ** 2
-    candidates = np.zeros((len(rows), width), dtype=np.int64)
-    count = np.zeros(len(rows), dtype=np.int64)
-    if bad.all():
-        raise UnusableMovie("every pixel is marked bad")
-    radius = _FIRST_RADIUS
-    while (waiting := np.flatnonzero(count == 0)).size:
-        # Wider rings are sampled as coarsely, so that a whole dead tile costs no more memory than single pixels.
-        offsets = np.unique(np.linspace(-radius, radius, 2 * _FIRST_RADIUS + 1).round().astype(np.int64))
-        dy, dx = (grid.ravel() for grid in np.meshgrid(offsets, offsets, indexing="ij"))
-        y = rows[waiting, None] + dy
-        x = columns[waiting, None] + dx
-        inside = (y >= 0) & (y < ny) & (x >= 0) & (x < nx)
-        flat = np.clip(y, 0, ny - 1) * nx + np.clip(x, 0, nx - 1)
-        good = inside & ~bad.ravel()[flat]
-        order = np.argsort(~good, axis=1, kind="stable")
-        candidates[waiting] = np.take_along_axis(flat, order, axis=1)
-        count[waiting] = good.sum(1)
-        radius = radius * 2 if radius < max(ny, nx) else radius + 1
-    return candidates, count
-
-
 def _is_blank(frame: Float[Tensor, "height width"]) -> bool:
     """Whether all pixels are the same; a thin grid is looked at first."""
     first = frame[0, 0]
     return bool((frame[::37, ::41] == first).all()) and bool((frame == first).all())
 
 
+def _bin_again(
+    binned: Float[Tensor, "h w"],
+    frame: Float[Tensor, "height width"],
+    bad: tuple[NDArray[np.int64], NDArray[np.int64]],
+    factor: int,
+) -> None:
+    """Sum the bins of a frame anew in which a pixel (rows, columns) was replaced."""
+    rows, columns = (torch.from_numpy(index // factor) for index in bad)
+    inside = (rows < binned.shape[0]) & (columns < binned.shape[1])
+    rows, columns = rows[inside], columns[inside]
+    offsets = [(i, j) for i in range(factor) for j in range(factor)]
+    binned[rows, columns] = sum(
+        (frame[factor * rows + i, factor * columns + j] for i, j in offsets), start=torch.zeros(len(rows))
+    )
+
+
 class PreparedFrames:
     """Gain-corrected, repaired frames.
 
-    keep: hold them in memory; else every use reads the movie again.
+    keep: hold them in memory; else every use reads the movie again. binning: (factor, (ny, nx)) to have them binned on
+    the way, where they are held (see `take_binned`).
     blank: frames (from 0) in which all pixels are the same, as a camera that drops frames leaves them; they say
     nothing of the motion and add nothing to the sum. Raises UnusableMovie where a frame holds values that are not
     numbers, or most are blank.
@@ -228,12 +143,16 @@ class PreparedFrames:
         defects: NDArray[np.bool_] | None = None,
         find_defects: bool = True,
         keep: bool = True,
+        binning: tuple[int, tuple[int, int]] | None = None,
         device: torch.device | None = None,
         seed: int = 1,
     ) -> None:
-        self.source, self._gain = source, gain
+        self.source = source
+        self._gain = None if gain is None else gain.to(torch.float32).contiguous()
         self.device = device or torch.device("cpu")
         self._held = torch.empty(source.n_frames, *source.shape) if keep else None
+        self._factor, binned_shape = binning or (1, (0, 0))
+        self._binned = torch.empty(source.n_frames, *binned_shape) if keep and binning else None
         self.blank: list[int] = []
         bad = np.zeros(source.shape, dtype=bool) if defects is None else defects.copy()
         if gain is not None:
@@ -246,8 +165,11 @@ class PreparedFrames:
         self.bad = bad
         self._repair = Repair(bad, seed)
         if self._held is not None:
+            replaced = places(bad)
             for number, frame in enumerate(self._held):
                 self._repair(frame, number)
+                if self._binned is not None:
+                    _bin_again(self._binned[number], frame, replaced, self._factor)
 
     @property
     def n_frames(self) -> int:
@@ -259,12 +181,13 @@ class PreparedFrames:
         """(ny, nx) pixels."""
         return self.source.shape
 
-    def _read(self, number: int, out: Float[Tensor, "height width"]) -> None:
-        raw = torch.from_numpy(np.ascontiguousarray(self.source.frames(number, number + 1)[0]))
-        if self._gain is None:
-            out.copy_(raw)
-        else:
-            torch.mul(raw, self._gain, out=out)
+    def take_binned(self) -> Float[Tensor, "n h w"] | None:
+        """The binned frames, where they were asked for and are held; they are the caller's from now on."""
+        binned, self._binned = self._binned, None
+        return binned
+
+    def _raw(self, number: int) -> Float[Tensor, "height width"]:
+        return torch.from_numpy(np.ascontiguousarray(self.source.frames(number, number + 1)[0]))
 
     def _sum(self) -> Float[Tensor, "height width"]:
         total = torch.zeros(self.shape)
@@ -272,12 +195,11 @@ class PreparedFrames:
         for number in range(self.n_frames):
             if self._held is not None:
                 frame = self._held[number]
-            self._read(number, frame)
-            if not bool(torch.isfinite(frame.sum())):
+            binned = None if self._binned is None else self._binned[number]
+            if not take_frame(self._raw(number), self._gain, frame, total, binned, self._factor):
                 raise UnusableMovie(f"frame {number + 1} holds values that are not numbers")
             if _is_blank(frame):
                 self.blank.append(number)
-            total += frame
         if 2 * len(self.blank) > self.n_frames:
             raise UnusableMovie(f"{len(self.blank)} of {self.n_frames} frames are blank")
         return total
@@ -288,6 +210,7 @@ class PreparedFrames:
             return self._held[start:stop]
         out = torch.empty(stop - start, *self.shape)
         for frame, number in zip(out, range(start, stop), strict=True):
-            self._read(number, frame)
+            raw = self._raw(number)
+            frame.copy_(raw if self._gain is None else raw * self._gain)
             self._repair(frame, number)
         return out

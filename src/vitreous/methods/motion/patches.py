@@ -10,6 +10,7 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitreous.kernels import cut_patches as kernel
 from vitreous.methods.motion.spectra import Band, phases
 
 _OVERLAP = 1.25  # patches reach this much beyond their cell; the soft edge takes it back
@@ -33,8 +34,8 @@ def cut_patches(
         np.round(np.linspace(0, full - size, n)).astype(int)
         for full, size, n in ((ny, sizes[0], patches[1]), (nx, sizes[1], patches[0]))
     ]
-    window = (_taper(sizes[0])[:, None] * _taper(sizes[1])).to(device)
-    corners = [(y, x) for y in starts[0] for x in starts[1]]
+    window = (_taper(sizes[0]).to(device), _taper(sizes[1]).to(device))
+    corners = [(int(y), int(x)) for y in starts[0] for x in starts[1]]
     # Movie pixels to one of these, as (x, y).
     scale = torch.tensor([band.shape[1] / nx, band.shape[0] / ny], dtype=torch.float64)
     extent = (round(sizes[0] * float(scale[1])), round(sizes[1] * float(scale[0])))
@@ -44,11 +45,8 @@ def cut_patches(
     cut = torch.empty(len(corners), *sizes, device=device)
     for group, frame, moved in zip(member, frames, displacements, strict=True):
         whole = (moved / scale).round()
-        image = frame.roll((-int(whole[1]), -int(whole[0])), (0, 1))
-        for patch, (y, x) in zip(cut, corners, strict=True):
-            patch.copy_(image[y : y + sizes[0], x : x + sizes[1]])
-        cut -= cut.mean(dim=(1, 2), keepdim=True)
-        cut *= window
+        there = [(y + int(whole[1]), x + int(whole[0])) for y, x in corners]
+        kernel.cut_patches(frame, there, window, cut)
         row, column = phases(patch_band, moved - whole * scale, device)
         out[:, group].addcmul_(torch.fft.rfft2(cut), row * column)
     centres = np.array([(x + sizes[1] / 2, y + sizes[0] / 2) for y, x in corners]) * scale.numpy()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from vitreous.kernels.sums_of_spectra import add_power
+
 _FINEST_SPECTRUM = 1.4  # A: power spectra end at 2.8 A, beyond which no Thon ring is seen in a movie
 
 
@@ -40,9 +42,9 @@ class SumSpectrum:
 
     def add(self, transform: Complex[Tensor, "height half"]) -> None:
         """Add the power of the rfft of one sum."""
-        parts = [torch.view_as_real(transform[run, : self._columns]).square().sum(-1) for run in self._runs]
-        power = torch.cat(parts)
-        self._power = power if self._power is None else self._power.add_(power)
+        if self._power is None:
+            self._power = torch.zeros(len(self._ky), self._columns, device=transform.device)
+        add_power(self._power, transform, self._runs)
 
     def finish(self) -> Float[Tensor, "box box"]:
         """Root mean power of each bin over the number of pixels, the whole plane with its centre at box//2."""

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from vitreous.methods.motion.frames import ArrayFrames, PreparedFrames, Repair, bad_pixels
+from vitreous.methods.motion.bad_pixels import Repair, bad_pixels
+from vitreous.methods.motion.frames import ArrayFrames, PreparedFrames
 
 
 def poisson_frames(n: int = 10, size: int = 128, mean: float = 3.0, seed: int = 0) -> np.ndarray:
@@ -81,3 +82,17 @@ def test_frames_that_hold_nan_are_named():
     frames[1, 3, 4] = np.nan
     with pytest.raises(ValueError, match="frame 2 holds values that are not numbers"):
         PreparedFrames(ArrayFrames(frames))
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_binned_frames_are_those_of_repaired_frames(factor):
+    frames = poisson_frames(4, 100)
+    frames[:, 10, 20] += 500
+    frames[:, 99, 99] += 500  # beyond the last whole bin, where there are three to a side
+    size = 100 // factor
+    prepared = PreparedFrames(ArrayFrames(frames), binning=(factor, (size, size)))
+    assert prepared.bad[10, 20]
+    held = prepared.stack(0, 4)[:, : size * factor, : size * factor]
+    binned = prepared.take_binned()
+    torch.testing.assert_close(binned, held.reshape(4, size, factor, size, factor).sum((2, 4)))
+    assert prepared.take_binned() is None
