@@ -24,10 +24,12 @@ import motion as motion_benchmark
 import numpy as np
 import picking as picking_benchmark
 import torch
+from picking import DIAMETER
 
 from vitreous import __version__
 from vitreous.core.ctf import Defocus, Microscope
 from vitreous.core.ctf import ctf as ctf_values
+from vitreous.io.relion import read_table
 from vitreous.io.tiff import TiffMovie, write_tiff
 from vitreous.job import Context
 from vitreous.jobs.preprocess import Preprocess
