@@ -63,6 +63,11 @@ def picks_by_suffix(micrographs: Dataset, project: Path, directory: str, suffix:
     return picks
 
 
+def at_least(picks: Table, min_score: float | None) -> Table:
+    """Picks of this score and better; all of them where none is asked for, or none is known."""
+    return picks if min_score is None or "pick_score" not in picks else picks.take(picks["pick_score"] >= min_score)
+
+
 def by_micrograph(rows: Table) -> dict[str, Table]:
     """Rows apart by their micrograph's name, in the order of the names, each in the order of the file."""
     names = rows["micrograph_name"].astype(str)

@@ -40,6 +40,7 @@ from vitreous.jobs._motioncorr_movie import (
     write_corrected,
 )
 from vitreous.jobs._motioncorr_work import Work
+from vitreous.jobs._picks import at_least
 from vitreous.jobs._preprocess_parameters import Steps
 from vitreous.jobs.autopick import Found, picks_of, search_one, write_picks
 from vitreous.jobs.ctf import with_fits
@@ -203,7 +204,7 @@ class Stream:
         assert params is not None
         assert done.micrograph is not None
         assert found is not None
-        wanted = picks if params.min_score is None else picks.take(picks["pick_score"] >= params.min_score)
+        wanted = at_least(picks, params.min_score)
         tasks, _ = plan_cutting(done.micrograph, {found.name: wanted}, self.context)
         memory = self.context.memory // (2 * self.lanes)
         stack = Stack(Table(), 0)

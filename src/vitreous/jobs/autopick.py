@@ -16,11 +16,12 @@ from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
 from vitreous.io.mrc import read_image
-from vitreous.io.relion import read_dataset, write_tables
+from vitreous.io.relion import write_tables
 from vitreous.job import Context, Job, Outputs, Quarantined
 from vitreous.jobs._autopick_parameters import AutopickParameters
 from vitreous.jobs._candidates import read_candidates, write_candidates
 from vitreous.jobs._detectors import Detector, lens_of, make_detector
+from vitreous.jobs._micrographs import read_micrographs
 from vitreous.methods.picking.pick import Candidates
 from vitreous.methods.picking.selection import Cut
 from vitreous.methods.picking.threshold import ScoreModel
@@ -70,9 +71,7 @@ class Autopick(Job):
 
 
 def _read(path: Path) -> Dataset:
-    dataset = read_dataset(path)
-    if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
-        raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give the STAR file of the CTF job.")
+    dataset = read_micrographs(path, "Give the STAR file of the CTF job.")
     if len(dataset) == 0:
         raise InputError(path, "lists no micrographs", "Give a STAR file with at least one.")
     return dataset

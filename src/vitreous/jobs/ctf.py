@@ -12,10 +12,11 @@ import numpy as np
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.io.failed import write_failed
-from vitreous.io.relion import read_dataset, write_dataset
+from vitreous.io.relion import write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
 from vitreous.jobs._ctf_micrograph import COLUMNS, CtfRow, attempt, task_of
 from vitreous.jobs._ctf_parameters import CtfParameters
+from vitreous.jobs._micrographs import read_micrographs
 from vitreous.runtime.progress import track
 from vitreous.runtime.queue import shared_out
 
@@ -61,9 +62,7 @@ class Ctf(Job):
 def _read(params: CtfParameters, context: Context) -> Dataset:
     path = context.project / params.input
     params.check()
-    dataset = read_dataset(path)
-    if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
-        raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give motion correction's output.")
+    dataset = read_micrographs(path, "Give motion correction's output.")
     missing = [name for name in ("voltage", "cs", "amplitude_contrast") if name not in dataset.optics]
     if missing:
         raise InputError(path, f"its optics table has no {', '.join(missing)}", "Import the movies with these values.")

@@ -13,10 +13,10 @@ from vitreous.data.table import Table
 from vitreous.io.coordinates import write_box
 from vitreous.io.cryosparc_picks import PickedMicrograph, write_cryosparc_picks
 from vitreous.io.mrc import read_header
-from vitreous.io.relion import read_dataset
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
 from vitreous.jobs._coordinate_files import COORDINATES_NODE, write_coordinates
-from vitreous.jobs._picks import match_names, read_picks
+from vitreous.jobs._micrographs import read_micrographs
+from vitreous.jobs._picks import at_least, match_names, read_picks
 
 
 class ExportCoordinatesParameters(JobParameters):
@@ -48,13 +48,11 @@ class ExportCoordinates(Job):
         if params.format == "box" and not params.box:
             raise InputError("export-coordinates", "needs the side of the boxes", "Give --box.")
         path = context.project / params.micrographs
-        dataset = read_dataset(path)
-        if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
-            raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give the STAR file of micrographs.")
+        dataset = read_micrographs(path, "Give the STAR file of micrographs.")
         known = dataset.rows["micrograph_name"].astype(str).tolist()
         picks = match_names(read_picks(context.project / params.coordinates, context.project), known)
         strangers = [Quarantined(name, "is not in the list of micrographs") for name in picks if name not in known]
-        chosen = {name: _chosen(picks[name], params.min_score) for name in known if name in picks}
+        chosen = {name: at_least(picks[name], params.min_score) for name in known if name in picks}
         total = sum(table.n_rows for table in chosen.values())
         if not total:
             raise InputError(context.project / params.coordinates, "leaves no picks", "Check it and --min-score.")
@@ -65,10 +63,6 @@ class ExportCoordinates(Job):
             strangers,
             f"{total} picks on {len(chosen)} micrographs as .{params.format}",
         )
-
-
-def _chosen(table: Table, min_score: float | None) -> Table:
-    return table if min_score is None or "pick_score" not in table else table.take(table["pick_score"] >= min_score)
 
 
 def _write(params: Any, dataset: Dataset, picks: dict[str, Table], context: Context) -> dict[str, str]:

@@ -12,11 +12,12 @@ import numpy as np
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
-from vitreous.io.relion import read_dataset, write_dataset
+from vitreous.io.relion import write_dataset
 from vitreous.job import Context, Job, Outputs, Quarantined
 from vitreous.jobs._extract_parameters import ExtractParameters, recipe_of
 from vitreous.jobs._extraction import CutTask, Stack, extract_one
-from vitreous.jobs._picks import match_names, picks_by_suffix, read_picks
+from vitreous.jobs._micrographs import read_micrographs
+from vitreous.jobs._picks import at_least, match_names, picks_by_suffix, read_picks
 from vitreous.jobs._reextraction import particles_to_cut
 from vitreous.methods.extraction.extract import ExtractionRecipe
 from vitreous.runtime.progress import track
@@ -40,7 +41,7 @@ class Extract(Job):
     def run(self, params: Any, context: Context) -> Outputs:
         """Write one stack per micrograph and particles.star."""
         recipe = recipe_of(params)
-        micrographs = _read_micrographs(context.project / params.micrographs)
+        micrographs = read_micrographs(context.project / params.micrographs, "Give the STAR file of the CTF job.")
         picks = _picks(params, micrographs, context)
         tasks, failed = plan_cutting(micrographs, picks, context)
         results = list(track(_extract_all(tasks, recipe, params, context), "Extracting", len(tasks)))
@@ -60,13 +61,6 @@ class Extract(Job):
         return _outputs(dataset, sum(one.outside for one in done), failed, context.relative(target), len(done))
 
 
-def _read_micrographs(path: Path) -> Dataset:
-    dataset = read_dataset(path)
-    if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
-        raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give the STAR file of the CTF job.")
-    return dataset
-
-
 def _picks(params: ExtractParameters, micrographs: Dataset, context: Context) -> dict[str, Table]:
     """What is to be cut, by micrograph name."""
     if params.particles:
@@ -77,12 +71,7 @@ def _picks(params: ExtractParameters, micrographs: Dataset, context: Context) ->
         path = context.project / params.coordinates
         known = micrographs.rows["micrograph_name"].astype(str).tolist()
         picks = match_names(read_picks(path, context.project, flip_y=params.flip_y), known)
-    if params.min_score is not None:
-        picks = {
-            name: table.take(table["pick_score"] >= params.min_score) if "pick_score" in table else table
-            for name, table in picks.items()
-        }
-    return picks
+    return {name: at_least(table, params.min_score) for name, table in picks.items()}
 
 
 def plan_cutting(

@@ -15,6 +15,7 @@ from vitreous.data.columns import BY_LABEL
 from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
 from vitreous.io.mrc import read_array, write_image
+from vitreous.io.refinement_reading import is_optimiser
 from vitreous.io.relion import read_dataset, read_table, write_dataset, write_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, parameter
 from vitreous.methods.selection.duplicates import first_of_each
@@ -96,7 +97,7 @@ class Select(Job):
 
 def _files(path: Path, context: Context) -> tuple[Path, Path | None]:
     """The data file and, where there is one, the optimiser file of the same iteration."""
-    if path.name.endswith("_optimiser.star"):
+    if is_optimiser(path.name):
         general = read_table(path, "optimiser_general").row(0)
         return context.project / str(general["rlnExperimentalDataStarFile"]), path
     optimiser = path.with_name(path.name.replace("_data.star", "_optimiser.star"))

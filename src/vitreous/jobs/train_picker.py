@@ -16,8 +16,9 @@ from vitreous.data.dataset import Dataset
 from vitreous.data.table import Table
 from vitreous.io.mrc import read_image
 from vitreous.io.picker_file import PickerRecord, write_picker
-from vitreous.io.relion import read_dataset, write_tables
+from vitreous.io.relion import write_tables
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
+from vitreous.jobs._micrographs import read_micrographs
 from vitreous.jobs._picks import match_names, read_picks
 from vitreous.jobs._training_state import load_progress, save_progress
 from vitreous.methods.picking.examples import Examples, LabelledMicrograph
@@ -136,9 +137,7 @@ class TrainPicker(Job):
 def _read(params: TrainPickerParameters, scale: PickerScale, context: Context) -> tuple[_Sets, list[Quarantined]]:
     """Micrographs that have picks, reduced; which are held out depends on the seed alone."""
     path = context.project / params.input
-    dataset = read_dataset(path)
-    if dataset.kind != "micrographs" or "micrograph_name" not in dataset.rows:
-        raise InputError(path, f"lists {dataset.kind}, not micrographs", "Give the STAR file of micrographs.")
+    dataset = read_micrographs(path, "Give the STAR file of micrographs.")
     names = dataset.rows["micrograph_name"].astype(str).tolist()
     picks = match_names(read_picks(context.project / params.coordinates, context.project), names)
     rows = [index for index, name in enumerate(names) if name in picks and picks[name].n_rows]

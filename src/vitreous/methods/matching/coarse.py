@@ -33,7 +33,7 @@ class Hierarchy:
     """factor: of the Fourier crop of the first two passes; steps: of the first one's angular steps.
 
     wide, kept, climbed: candidates for each box area that are looked at in the second pass, glanced at in full
-    resolution, and climbed from; of a full search of 100,000 correlations: one of more affords more (`share`).
+    resolution, and climbed from; of a full search of 100,000 correlations: one of more affords more (`count`).
     sample: correlations a pixel, of the fine grid, that give mean and deviation everywhere; moments: projections that
     give them at the candidates.
     """
@@ -46,9 +46,9 @@ class Hierarchy:
     sample: int = 250
     moments: int = 4_000
 
-    def share(self, n_correlations: int) -> float:
-        """By what `wide`, `kept` and `climbed` are multiplied, so that they cost the same share of any full search."""
-        return min(_MOST_SHARE, n_correlations / 100_000)
+    def count(self, each: float, pixels: int, box: int, n_correlations: int) -> int:
+        """How many candidates `wide`, `kept` or `climbed` stand for: they cost the same share of any full search."""
+        return int(each * pixels / box**2 * min(_MOST_SHARE, n_correlations / 100_000)) + 1
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,16 @@ def find_candidates(
     search, coarse = coarse_search(prepared, density, lens, settings, plan)
     statistics = run_search(search, coarse, memory=memory)
     maps = finish(search.image, statistics, search.orientations.angles, search.planes)
-    areas = prepared.image.numel() / density.shape[-1] ** 2 * plan.share(n_correlations)
+    wide, kept = (
+        plan.count(each, prepared.image.numel(), density.shape[-1], n_correlations) for each in (plan.wide, plan.kept)
+    )
     peaks = find_peaks(maps.scaled_mip.numpy(), -np.inf, _APART_PX)
-    peaks = Peaks(*(one[: int(plan.wide * areas) + 1] for one in (peaks.positions, peaks.scores)))
+    peaks = Peaks(*(one[:wide] for one in (peaks.positions, peaks.scores)))
     # Half a coarse and half a fine step in both directions and in plane, on average: the third pass has the corners.
     reach = 0.5 * (plan.steps + 1.0) * mean_step(settings)
     scores, orientations = _looked_at_again(search, maps, peaks, grid, reach)
     apart = np.flatnonzero(keep_best_apart(peaks.positions.astype(np.float64), scores, _APART_PX))
-    best = apart[np.argsort(-scores[apart], kind="stable")][: int(plan.kept * areas) + 1]
+    best = apart[np.argsort(-scores[apart], kind="stable")][:kept]
     y, x = peaks.positions[best, 0], peaks.positions[best, 1]
     return Candidates(peaks.positions[best] * plan.factor, orientations[best], maps.relative_defocus.numpy()[y, x])
 

@@ -65,8 +65,8 @@ def hierarchical_search(
     width = settings.defocus_step * plan.factor**2
     climb = _Climb(fine, grid, _GLANCE * step, _FIRST_LOOK * step, _NEXT_LOOK * step, width, plan.factor)
     glances = [climb.glance(*one) for one in candidates.each()]
-    areas = prepared.image.numel() / box**2 * plan.share(fine.n_correlations)
-    places = [climb.on_from(one) for one in _best_scored(glances, maps, int(plan.climbed * areas) + 1)]
+    climbed = plan.count(plan.climbed, prepared.image.numel(), box, fine.n_correlations)
+    places = [climb.on_from(one) for one in _best_scored(glances, maps, climbed)]
     _take_up(maps, places)
     _score_again(maps, fine, places, plan)
     return replace(maps, n_correlations=fine.n_correlations)
@@ -89,7 +89,7 @@ def _best_scored(places: list[Place], maps: SearchMaps, count: int) -> list[Plac
 
     A glance may miss the orientation, low resolution the detail: what either of them shows is climbed from.
     """
-    y, x = torch.tensor([place.position for place in places]).unbind(1)
+    y, x = torch.tensor([place.position for place in places], dtype=torch.int64).reshape(-1, 2).unbind(1)
     correlations = torch.tensor([place.correlation for place in places])
     z = (correlations - maps.mean[y, x]) / maps.variance[y, x].sqrt()
     chosen = {*range(min(count, len(places))), *z.argsort(descending=True, stable=True)[:count].tolist()}
@@ -116,15 +116,13 @@ class _Climb:
         """The highest correlation near the orientation and plane of the second pass."""
         rows, columns = self.fine.image.valid_shape
         start = Place((min(position[0], rows - 1), min(position[1], columns - 1)), self.grid.angles[orientation])
-        here = (self.fine.planes - defocus).abs() <= 0.5 * self.width + 1e-6
-        return self._best(start, self.grid.near(start.angles, self.glanced), torch.nonzero(here)[:, 0])
+        return self._best(start, self.grid.near(start.angles, self.glanced), self._planes_near(defocus))
 
     def on_from(self, start: Place) -> Place:
         """The highest correlation: from an orientation to the best of those around it, until it stays."""
         every, seen = torch.arange(len(self.fine.planes)), torch.zeros(len(self.grid.angles), dtype=torch.bool)
-        here = (self.fine.planes - start.defocus).abs() <= 0.5 * self.width + 1e-6
-        near = self.grid.near(start.angles, self.first)
-        best = self._better(start, self._best(start, near, torch.nonzero(here)[:, 0]))
+        found = self._best(start, self.grid.near(start.angles, self.first), self._planes_near(start.defocus))
+        best = max(start, found, key=lambda place: place.correlation)
         while True:
             near = self.grid.near(best.angles, self.then)
             near = near[~seen[near]]
@@ -136,8 +134,8 @@ class _Climb:
                 return best
             best = found
 
-    def _better(self, one: Place, other: Place) -> Place:
-        return other if other.correlation > one.correlation else one
+    def _planes_near(self, defocus: float) -> Int[Tensor, "some"]:
+        return torch.nonzero((self.fine.planes - defocus).abs() <= 0.5 * self.width + 1e-6)[:, 0]
 
     def _best(self, start: Place, numbers: Int[Tensor, "n"], planes: Int[Tensor, "some"]) -> Place:
         maker = replace(self.fine.maker, transfer=self.fine.maker.transfer[planes])
