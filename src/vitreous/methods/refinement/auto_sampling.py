@@ -26,7 +26,7 @@ from vitreous.core.so3 import (
     random_perturbation,
 )
 from vitreous.methods.refinement.auto_refine_state import AutoRefineOptions, AutoRefineState, Schedule
-from vitreous.methods.refinement.expectation import Candidates
+from vitreous.methods.refinement.candidates import Candidates
 from vitreous.methods.refinement.local_search import LOCAL_CHUNK, local_searches
 from vitreous.methods.refinement.orientation_priors import nearby
 from vitreous.methods.refinement.sampling import Sampling, shift_grid

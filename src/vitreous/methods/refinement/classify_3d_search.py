@@ -13,8 +13,9 @@ from torch import Tensor
 
 from vitreous.core.so3 import OrientationGrid, neighbourhoods, orientation_grid, random_perturbation
 from vitreous.methods.refinement.auto_sampling import direction_prior
+from vitreous.methods.refinement.candidates import Candidates
 from vitreous.methods.refinement.classify_3d_state import Classification3D, Options3D
-from vitreous.methods.refinement.expectation import Candidates, Expectation, Prior, Settings
+from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.local_search import in_every_class, local_searches
 from vitreous.methods.refinement.particles import ParticleSet
 from vitreous.methods.refinement.references import Maps

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.kernels.compare import (
-    DenseRows,
     Samples,
     WhitenedImages,
     compare_all_shifts,
     compare_dense,
     compare_sparse,
-    prepare_rows,
 )
 from vitreous.kernels.posterior import Selection, posterior_weights, significant_dense, significant_sparse
 from vitreous.kernels.weighted_sums import WeightedSamples
+from vitreous.methods.refinement.candidates import Candidates
 from vitreous.methods.refinement.coefficients import Coefficients
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, PreparedImages, prepare
+from vitreous.methods.refinement.reference_rows import ReferenceRows
 from vitreous.methods.refinement.references import References
 from vitreous.methods.refinement.sampling import Sampling
 from vitreous.runtime.phases import Phases
@@ -64,30 +64,6 @@ class Settings:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     ranks: Ranks = ALONE
     phases: Phases = field(default_factory=Phases)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Each particle's own list of orientations (local searches), lists laid end to end.
-
-    Particle i may take rows[starts[i] : starts[i + 1]] (class * R + coarse rotation), with these log-priors.
-    """
-
-    starts: NDArray[np.int64]
-    rows: NDArray[np.int64]
-    log_prior: NDArray[np.float32]
-
-    @property
-    def mean_count(self) -> float:
-        """How many candidates a particle that has any has."""
-        return len(self.rows) / max(1, int(np.count_nonzero(np.diff(self.starts))))
-
-    def of(self, particles: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The candidates of some particles: each one's place among `particles`, and its place in the lists."""
-        counts = self.starts[particles + 1] - self.starts[particles]
-        owners = np.repeat(np.arange(len(particles)), counts)
-        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return owners, self.starts[particles][owners] + within
 
 
 @dataclass(frozen=True)
@@ -160,8 +136,9 @@ class Expectation:
             sampling.shift_children,
         )
         self._row_prior = prior.log_prior.reshape(-1).to(torch.float32)
-        self._coarse_rows: DenseRows | None = None
-        self._kept_rows: dict[tuple[int, int], Tensor] = {}
+        self._rows = ReferenceRows(
+            references, self.coefficients, len(sampling.rotations), settings.memory // 4, settings.device
+        )
 
     def batches(self, indices: NDArray[np.int64], poses: Poses) -> Iterator[Posterior]:
         """Posteriors of these particles, which stand at `poses` (of all particles) now."""
@@ -179,10 +156,6 @@ class Expectation:
                 continue
             start += size
             yield from self._weigh_all(chosen, images, selection, poses)
-
-    @property
-    def _n_rows(self) -> int:
-        return self.references.n_classes * len(self.sampling.rotations)
 
     def _batch_size(self) -> int:
         box, m = self.particles.box, len(self.coefficients)
@@ -233,7 +206,7 @@ class Expectation:
         s = self.settings
         if self.prior.candidates is not None:
             return self._coarse_local(indices, low, shift_prior.numpy())
-        rows = self._all_coarse_rows()
+        rows = self._rows.prepared(self.sampling.rotations, self._n_coarse)
         gains = compare_dense(low, rows, self.coarse.phases[:, : self._n_coarse], low_precision=s.low_precision)
         row_terms = self._row_prior.to(gains.norms.device) - gains.norms
         terms = (gains.cross.cpu().numpy(), row_terms.cpu().numpy(), shift_prior.numpy())
@@ -261,7 +234,7 @@ class Expectation:
         Each row is projected once for all batches, or for each of them where all rows do not fit in memory.
         """
         phases, precision = self.coarse.phases[:, : self._n_coarse], self.settings.low_precision
-        everything = self._all_rows(self.sampling.rotations, 1, self._n_coarse)
+        everything = self._rows.everything(self.sampling.rotations, 1, self._n_coarse)
         if everything is not None:
             pairs = images, rows
             return compare_all_shifts(low, everything, phases, *pairs, low_precision=precision).cpu().numpy()
@@ -273,7 +246,7 @@ class Expectation:
         for first in range(0, len(unique), step):
             block = unique[first : first + step]
             chosen = order[bounds[first] : bounds[first + len(block)]]
-            references = self._slices(block, self.sampling.rotations, 1, self._n_coarse)
+            references = self._rows.slices(block, self.sampling.rotations, 1, self._n_coarse)
             pairs = images[chosen], compact[chosen] - first
             found = compare_all_shifts(low, references, phases, *pairs, low_precision=precision)
             gains[chosen] = found.cpu().numpy()
@@ -285,7 +258,7 @@ class Expectation:
         # a sample: 16 in its list, then each child's logit and what is kept of it; a row: projection, sum and weight,
         # and the copies with which they are inserted
         size = (16 + 24 * level.orientation_children * level.shift_children) * np.cumsum(counts)
-        size = size + 32 * m * level.orientation_children * np.minimum(np.cumsum(pairs), self._n_rows)
+        size = size + 32 * m * level.orientation_children * np.minimum(np.cumsum(pairs), self._rows.count)
         before = np.concatenate([[0], size])
         first = 0
         while first < n:
@@ -324,63 +297,22 @@ class Expectation:
         row_classes, row_rotations = level_rows // n_fine, level_rows % n_fine
         return Posterior(indices, new, images, weighted, references, row_classes, row_rotations, level)
 
-    def _pair_prior(self, indices: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
-        prior = self._row_prior.numpy()[samples.rows]
-        candidates = self.prior.candidates
-        if candidates is not None:
-            prior = prior + _candidate_prior(candidates, indices, samples)
-        return prior.astype(np.float32)
-
-    def _all_coarse_rows(self) -> DenseRows:
-        if self._coarse_rows is None:
-            everything = np.arange(self._n_rows)
-            self._coarse_rows = prepare_rows(self._slices(everything, self.sampling.rotations, 1, self._n_coarse))
-        return self._coarse_rows
-
     def _references_at(
         self, level: Level, rows: NDArray[np.int64]
     ) -> tuple[Tensor, NDArray[np.int64], NDArray[np.int64]]:
         """References at the children of coarse rows; the coarse row of each; where each of `rows` stands."""
         a, m = level.orientation_children, len(self.coefficients)
-        everything = self._all_rows(level.rotations, a, m) if self.prior.candidates is None else None
+        everything = self._rows.everything(level.rotations, a, m) if self.prior.candidates is None else None
         if everything is not None:
-            return everything, np.arange(self._n_rows), rows
+            return everything, np.arange(self._rows.count), rows
         unique, compact = np.unique(rows, return_inverse=True)
-        return self._slices(unique, level.rotations, a, m), unique, compact.astype(np.int64)
+        return self._rows.slices(unique, level.rotations, a, m), unique, compact.astype(np.int64)
 
-    def _all_rows(self, rotations: Tensor, children: int, m: int) -> Complex[Tensor, "rows m"] | None:
-        """Slices at the children of all rows, kept for all batches; None where they would take too much memory."""
-        if self._n_rows * children * m * 8 >= self.settings.memory // 4:
-            return None
-        if (children, m) not in self._kept_rows:
-            self._kept_rows[children, m] = self._slices(np.arange(self._n_rows), rotations, children, m)
-        return self._kept_rows[children, m]
-
-    def _slices(self, rows: NDArray[np.int64], rotations: Tensor, children: int, m: int) -> Complex[Tensor, "rows m"]:
-        """Slices at the children of rows (class * R + coarse rotation), rising."""
-        n_rotations = len(self.sampling.rotations)
-        coordinates = self.coefficients.coordinates[:m]
-        out = torch.empty(len(rows) * children, m, dtype=torch.complex64, device=self.settings.device)
-        bounds = np.searchsorted(rows, np.arange(self.references.n_classes + 1) * n_rotations)
-        for k in range(self.references.n_classes):
-            first, last = int(bounds[k]), int(bounds[k + 1])
-            if last == first:
-                continue
-            fine = ((rows[first:last] - k * n_rotations)[:, None] * children + np.arange(children)).reshape(-1)
-            chosen = rotations[torch.from_numpy(fine)]
-            self.references.slices(k, chosen, coordinates, out=out[first * children : last * children])
-        return out
-
-
-def _candidate_prior(candidates: Candidates, particles: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
-    """Log-prior of each pair of `samples` (images numbered by place in `particles`), all among the candidates."""
-    owners, where = candidates.of(particles)
-    rows = candidates.rows[where]
-    width = int(rows.max(initial=0)) + 1
-    keys = owners * width + rows
-    order = np.argsort(keys, kind="stable")
-    found = np.searchsorted(keys, samples.images * width + samples.rows, sorter=order)
-    return candidates.log_prior[where[order[found]]]
+    def _pair_prior(self, indices: NDArray[np.int64], samples: Samples) -> NDArray[np.float32]:
+        prior = self._row_prior.numpy()[samples.rows]
+        if self.prior.candidates is not None:
+            prior = prior + self.prior.candidates.log_prior_of(indices, samples)
+        return prior.astype(np.float32)
 
 
 def empty_deviance(images: PreparedImages, coefficients: Coefficients) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitreous.core.so3 import Neighbourhoods, OrientationGrid
 from vitreous.core.symmetry import reduce_to_asymmetric_unit
-from vitreous.methods.refinement.expectation import Candidates
+from vitreous.methods.refinement.candidates import Candidates
 from vitreous.methods.refinement.sampling import Sampling
 
 LOCAL_CHUNK = 1024  # particles whose neighbourhoods are held at a time

@@ -108,7 +108,7 @@ class BestCorrelation(Expectation):
     def _best_coarse(self, images: PreparedImages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Row (class * R + rotation) and shift of the coarse grid where each image correlates best."""
         low, phases = images.masked.first(self._n_coarse), self.coarse.phases[:, : self._n_coarse]
-        rows, fast = self._all_coarse_rows(), self.settings.low_precision
+        rows, fast = self._rows.prepared(self.sampling.rotations, self._n_coarse), self.settings.low_precision
         gains = compare_dense(low, rows, phases, low_precision=fast)
         score = gains.cross.div_(gains.norms.clamp(min=1e-30).sqrt()[:, None])
         best = score.flatten(1).argmax(1).cpu().numpy()  # over (shifts, rows)

@@ -14,9 +14,10 @@ from vitreous.core.ctf import Defocus, Microscope
 from vitreous.core.fourier import to_fourier, to_real
 from vitreous.core.rotations import angular_distance, random_rotations
 from vitreous.data.images import ArraySource
+from vitreous.methods.refinement.candidates import Candidates
 from vitreous.methods.refinement.class_average import average
 from vitreous.methods.refinement.coefficients import Coefficients
-from vitreous.methods.refinement.expectation import Candidates, Expectation, Prior, Settings
+from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.maximisation import AverageSums, MapSums, Statistics, maximise
 from vitreous.methods.refinement.particles import ParticleSet, Poses
 from vitreous.methods.refinement.preprocess import NoiseModel

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from vitreous.core.rotations import random_rotations
+from vitreous.methods.refinement.candidates import Candidates
 from vitreous.methods.refinement.coefficients import Coefficients
-from vitreous.methods.refinement.expectation import Candidates, Expectation, Prior, Settings
+from vitreous.methods.refinement.expectation import Expectation, Prior, Settings
 from vitreous.methods.refinement.local_search import in_every_class
 from vitreous.methods.refinement.particles import Poses
 from vitreous.methods.refinement.preprocess import NoiseModel, prepare
