@@ -13,14 +13,12 @@ import numpy as np
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset, Kind
 from vitreous.data.table import Table
-from vitreous.io.cryosparc import read_cryosparc
 from vitreous.io.movies import open_movie
 from vitreous.io.mrc import read_header
-from vitreous.io.particle_paths import locate_stacks
-from vitreous.io.relion import read_dataset, write_dataset
-from vitreous.io.stacks import ParticleStack, open_stacks
+from vitreous.io.relion import write_dataset
 from vitreous.job import Context, Job, JobParameters, Outputs, Quarantined, parameter
 from vitreous.jobs._import_coordinates import import_coordinates
+from vitreous.jobs._import_particles import import_particles, read_star_of
 from vitreous.runtime.progress import track
 
 log = logging.getLogger(__name__)
@@ -28,7 +26,6 @@ log = logging.getLogger(__name__)
 _NODES: dict[Kind, str] = {
     "movies": "MicrographMovieGroupMetadata.star.relion",
     "micrographs": "MicrographGroupMetadata.star.relion",
-    "particles": "ParticleGroupMetadata.star.relion",
 }
 _PIXEL_TOLERANCE = 0.01  # relative; header values are often rounded
 _UNSET_PIXEL_SIZE = 1.0  # A: what programs write that do not know it
@@ -90,15 +87,15 @@ class Import(Job):
         """
         if params.coordinates:
             return import_coordinates(params, context)
-        given = [kind for kind in _NODES if getattr(params, kind)]
+        given = [kind for kind in (*_NODES, "particles") if getattr(params, kind)]
         if len(given) != 1:
             raise InputError("import", "needs one of --movies, --micrographs, --particles", "Give exactly one.")
         kind = given[0]
         if kind == "particles":
-            return _import_particles(params, context)
+            return import_particles(params, context)
         source = getattr(params, kind)
         if source.endswith(".star"):
-            dataset = _read_star(context.project / source, kind)
+            dataset = read_star_of(context.project / source, kind)
             opened, quarantined = _open_all(dataset.rows[_name_column(kind)].tolist(), kind, context.project)
             keep = np.isin(dataset.rows[_name_column(kind)].astype(str), list(opened))
             dataset = dataset.take(keep)
@@ -196,13 +193,6 @@ def _list_files(kind: Kind, names: list[str], pixel_size: float, params: Any, co
     return Dataset(kind, Table(optics), rows)
 
 
-def _read_star(path: Path, kind: Kind) -> Dataset:
-    dataset = read_dataset(path)
-    if dataset.kind != kind:
-        raise InputError(path, f"lists {dataset.kind}, not {kind}", f"Give it with --{dataset.kind}.")
-    return dataset
-
-
 def _clashes(dataset: Dataset, opened: dict[str, _Opened], kind: Kind) -> list[str]:
     """What a user should be told: headers with another pixel size, files of another shape."""
     warnings = []
@@ -260,52 +250,4 @@ def _write(
         metrics=metrics,
         quarantined=quarantined,
         summary="; ".join([what + left_out, *warnings]),
-    )
-
-
-def _read_particles(path: Path, passthrough: str, context: Context) -> Dataset:
-    if path.suffix == ".cs":
-        return read_cryosparc(path, context.project / passthrough if passthrough else None)
-    if passthrough:
-        raise InputError("--passthrough", "belongs to a .cs file", "Leave it out with a STAR file.")
-    return _read_star(path, "particles")
-
-
-def _of_groups(dataset: Dataset, stacks: list[tuple[Any, ParticleStack]], name: str) -> list[Any]:
-    """What the stacks of each optics group say: `box` or `pixel_size`; of groups without particles, the first's."""
-    known = {int(dataset.rows["optics_group"][members[0]]): getattr(stack, name) for members, stack in stacks}
-    return [known.get(int(group), getattr(stacks[0][1], name)) for group in dataset.optics["optics_group"]]
-
-
-def _import_particles(params: Any, context: Context) -> Outputs:
-    path = context.project / params.particles
-    dataset = _read_particles(path, params.passthrough, context)
-    dataset = locate_stacks(dataset, context.project, path)
-    stacks = open_stacks(dataset, context.project)
-    for _, each in stacks:
-        each.check()
-    stack = stacks[0][1]
-    optics = dataset.optics
-    if "box" not in optics:
-        optics = optics.with_columns(box=_of_groups(dataset, stacks, "box"))
-    if "pixel_size" not in optics:
-        optics = optics.with_columns(pixel_size=params.pixel_size or _of_groups(dataset, stacks, "pixel_size"))
-    if "image_dimensionality" not in optics:
-        optics = optics.with_columns(image_dimensionality=2)
-    for column in ("voltage", "cs", "amplitude_contrast"):
-        if column not in optics:
-            optics = optics.with_columns(**{column: float(getattr(params, column))})
-            log.warning("particles do not give %s; %g is used", column, getattr(params, column))
-    if params.particles_optics_group_name:
-        if optics.n_rows != 1:
-            raise InputError(path, f"has {optics.n_rows} optics groups; only one can be renamed", "Leave the name out.")
-        optics = optics.with_columns(optics_group_name=params.particles_optics_group_name)
-    dataset = Dataset("particles", optics, dataset.rows)
-    target = context.directory / "particles.star"
-    write_dataset(target, dataset)
-    n_files = len({name.partition("@")[2] for name in dataset.rows["image_name"].tolist()})
-    return Outputs(
-        nodes={context.relative(target): _NODES["particles"]},
-        metrics={"n_particles": len(dataset), "n_stacks": n_files, "box": stack.box, "pixel_size_A": stack.pixel_size},
-        summary=f"{len(dataset)} particles in {n_files} stacks, box {stack.box}, {stack.pixel_size:.4g} A/px",
     )
