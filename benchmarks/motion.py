@@ -37,6 +37,7 @@ from vitreous.methods.motion.correction import SumOptions
 from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames
 from vitreous.runtime.memory import keep_freed_memory, use_large_pages
+from vitreous.runtime.workspace import Workspace
 
 MARGIN = 64
 
@@ -118,6 +119,7 @@ def measure(size: int, n_frames: int, dose: float, contrast: float, movies: int 
     keep_freed_memory()
     torch.set_num_threads(1)
     options = MotionOptions(Exposure(1.0, 300.0, dose), SumOptions(), patches=(5, 5))
+    workspace = Workspace()
     correct_movie(ArrayFrames(simulate(512, 4, 2.0, 0.1)), options)
     frames = simulate(size, n_frames, dose, contrast)
     figures: dict[str, float] = {"floor_cpu_s": floor_seconds(size, n_frames, dose)}
@@ -129,7 +131,7 @@ def measure(size: int, n_frames: int, dose: float, contrast: float, movies: int 
             (path / other).hardlink_to(path / names[0])
         start, wall = time.process_time(), time.monotonic()
         for one in names:
-            corrected = correct_movie(open_movie(path / one), options)
+            corrected = correct_movie(open_movie(path / one), options, workspace=workspace)
         figures["cpu_s"] = (time.process_time() - start) / movies
         figures["wall_s"] = (time.monotonic() - wall) / movies
         figures["times_floor"] = figures["cpu_s"] / figures["floor_cpu_s"]

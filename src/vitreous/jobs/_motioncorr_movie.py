@@ -116,7 +116,10 @@ def correct(work: Work, index: int, movie: Movie, memory: int) -> tuple[Correcte
     frames = FrameRange(movie, *_frame_range(params, movie.n_frames))
     options = _options(work, index, memory=memory, n_frames=frames.n_frames)
     started = time.monotonic()
-    corrected = correct_movie(frames, options, gain=work.gain, defects=work.defects, device=context.device)
+    with work.workspaces.lend() as workspace:
+        corrected = correct_movie(
+            frames, options, gain=work.gain, defects=work.defects, device=context.device, workspace=workspace
+        )
     pre_exposure = float(row.get("pre_exposure", 0.0)) or params.pre_exposure
     record = MotionRecord(
         corrected.motion,

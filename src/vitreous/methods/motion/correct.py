@@ -21,6 +21,7 @@ from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, alig
 from vitreous.methods.motion.spectra import Band, alignment_band, reduce_frame
 from vitreous.methods.motion.trajectories import Fit
 from vitreous.methods.motion.unusable import UnusableMovie
+from vitreous.runtime.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -62,13 +63,13 @@ class Corrected:
 
 
 def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
-    """Bytes at the peak of `correct_movie`."""
+    """Bytes at the peak of `correct_movie`: frames, the place of binned ones and later sums, and what is brief."""
     pixels = shape[0] * shape[1]
     ny, nx = alignment_band(shape, b_factor, FIT_SHARPNESS)[0].cropped
-    # binned frames, their transforms, and either aligned copies in the search or patches (which overlap)
-    alignment = int(n_frames * ny * nx * 4 * 3.6)
-    sums = 20 * pixels * 4
-    return (n_frames if keep_frames else 12) * pixels * 4 + max(alignment, sums)
+    binned, sums = n_frames * ny * nx * 4, 16 * pixels * 4
+    # Transforms of binned frames, and either aligned copies in the search or patches (which overlap); of a few sums.
+    besides = max(int(2.6 * binned), 4 * pixels * 4)
+    return (n_frames if keep_frames else 12) * pixels * 4 + max(binned, sums) + besides
 
 
 def correct_movie(
@@ -78,8 +79,12 @@ def correct_movie(
     gain: Float[Tensor, "height width"] | None = None,
     defects: NDArray[np.bool_] | None = None,
     device: torch.device | None = None,
+    workspace: Workspace | None = None,
 ) -> Corrected:
-    """Repair, align (whole frames, then patches), undo the motion, sum. Raises UnusableMovie for what frames hold."""
+    """Repair, align (whole frames, then patches), undo the motion, sum. Raises UnusableMovie for what frames hold.
+
+    workspace: large arrays to be used again for the next movie; nothing that is returned lies in it.
+    """
     if source.n_frames < 1:
         raise UnusableMovie("there are no frames")
     band, factor = alignment_band(source.shape, options.b_factor, FIT_SHARPNESS)
@@ -92,6 +97,7 @@ def correct_movie(
         binning=(factor, band.cropped) if factor else None,
         device=device,
         seed=options.seed,
+        workspace=workspace,
     )
     motion, uncertainty, local = measure_motion(frames, options)
     sums = sum_frames(frames, motion, options.exposure, options.sums)

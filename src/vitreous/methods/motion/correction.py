@@ -17,7 +17,7 @@ from vitreous.core.fourier import crop_fourier
 from vitreous.data.motion import N_COEFFICIENTS, Motion, time_basis
 from vitreous.kernels.warp import add_warped, prefilter
 from vitreous.methods.motion.exposure import Exposure, combine, exposure_basis
-from vitreous.methods.motion.frames import PreparedFrames
+from vitreous.methods.motion.frames import ALIGNMENT, PreparedFrames
 from vitreous.methods.motion.spectra import inverse_real
 from vitreous.methods.motion.sum_spectrum import SumSpectrum
 
@@ -77,7 +77,7 @@ def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, optio
     group = options.frames_a_spectrum(exposure.dose)
     stretches = _stretches(frames.n_frames, group)
     n_groups = max(_groups_in(stretch, group, frames.n_frames) for stretch in stretches) if spectrum else 0
-    sums = torch.empty(len(rows) + n_groups, *shape, device=frames.device)
+    sums = frames.workspace.array(ALIGNMENT, (len(rows) + n_groups, *shape), device=frames.device)
     for stretch in stretches:
         _add_stretch(sums, frames, motion, rows, stretch, group)
         if spectrum is not None:

@@ -12,6 +12,7 @@ from vitreous.methods.motion.correction import SumOptions, binned_shape, sum_fra
 from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames, PreparedFrames
 from vitreous.methods.motion.local_alignment import automatic_patches
+from vitreous.runtime.workspace import Workspace
 
 
 def correct(frames, *, patches=(1, 1), dose=2.0, gain=None, keep=True, **sums):
@@ -233,3 +234,15 @@ def test_even_and_odd_sums_are_of_their_frames():
     assert len(shifts) == 5
     for sums, one in ((got.sums.odd, alone[0]), (got.sums.even, alone[1])):
         assert float(sums.mean()) == pytest.approx(float(one.sums.plain.mean()), rel=1e-4)
+
+
+def test_a_workspace_used_before_changes_nothing(movie, drift):
+    workspace = Workspace()
+    made = [movie(size, 8, drift=drift(8), local=3.0, seed=size) for size in (512, 384)]
+    for one in (*made, made[0]):
+        options = MotionOptions(Exposure(1.0, 300.0, 2.0), SumOptions(plain=True), patches=(3, 3))
+        alone, got = (correct_movie(ArrayFrames(one.frames), options, workspace=used) for used in (None, workspace))
+        assert np.array_equal(alone.motion.global_shifts, got.motion.global_shifts)
+        assert torch.equal(alone.sums.weighted, got.sums.weighted)
+        assert torch.equal(alone.sums.plain, got.sums.plain)
+        assert torch.equal(alone.sums.spectrum, got.sums.spectrum)
