@@ -209,7 +209,10 @@ def _sums(work: Work, names: list[str], shape: tuple[int, int]) -> Iterator[NDAr
                 total = np.zeros(shape)
                 for number in range(movie.n_frames):
                     total += movie.frames(number, number + 1)[0]
-                yield total
+                if np.isfinite(total).all():
+                    yield total
+                else:
+                    log.warning("not used for the gain: %s holds values that are not numbers", name)
         except InputError as error:
             log.warning("not used for the gain: %s", error)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import FrameSource, PreparedFrames
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
-from vitreous.methods.motion.spectra import Band, alignment_band, reduce_frame
+from vitreous.methods.motion.spectra import Band, alignment_band, bin_frame, inverse_real
 from vitreous.methods.motion.trajectories import Fit
 from vitreous.methods.motion.unusable import UnusableMovie
 from vitreous.runtime.workspace import Workspace
@@ -109,11 +109,9 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     rows, columns = places(frames.bad)
     hot = np.stack([columns, rows], axis=1).astype(np.int64)
     band, factor = alignment_band(frames.shape, options.b_factor, FIT_SHARPNESS)
-    groups, times = _groups(frames, band, factor, options.group)
+    groups, groups_ft, times = _groups(frames, band, factor, options.group)
     if len(times) < 2:
         return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
-    # At once: torch makes room for a transform and copies it where `out` is given.
-    groups_ft = torch.fft.rfft2(groups)
     whole = align_frames(groups_ft, band, GlobalOptions(options.b_factor, options.iterations, options.tolerance))
     del groups_ft
     moved = whole.parameters.frames
@@ -132,8 +130,8 @@ def _rms(fit: Fit) -> float:
 
 def _groups(
     frames: PreparedFrames, band: Band, factor: int, group: int
-) -> tuple[Float[Tensor, "f h w"], Float[Tensor, "f"]]:
-    """Reduced sums of consecutive frames, and the frame index at each group's middle.
+) -> tuple[Float[Tensor, "f h w"], Complex[Tensor, "f h half"], Float[Tensor, "f"]]:
+    """Reduced sums of consecutive frames, their transforms, and the frame index at each group's middle.
 
     A last group that is less than half full joins the one before it.
     """
@@ -142,13 +140,28 @@ def _groups(
     member = np.minimum(np.arange(n) // group, n_groups - 1)
     binned = frames.take_binned()
     if binned is not None and n_groups == n:
-        return binned.to(frames.device), torch.arange(n, dtype=torch.float64)
-    out = torch.zeros(n_groups, *band.cropped, device=frames.device)
+        groups = binned.to(frames.device)
+        # At once: torch makes room for a transform and copies it where `out` is given.
+        return groups, torch.fft.rfft2(groups), torch.arange(n, dtype=torch.float64)
+    times = torch.from_numpy(np.bincount(member, np.arange(n)) / np.bincount(member))
+    if not factor:
+        groups_ft = _cropped(frames, band, member)
+        return inverse_real(groups_ft, band.cropped), groups_ft, times
+    groups = torch.zeros(n_groups, *band.cropped, device=frames.device)
     for number in range(n):
-        reduced = reduce_frame(frames.stack(number, number + 1)[0], band, factor) if binned is None else binned[number]
-        out[member[number]] += reduced.to(frames.device)
-    times = np.bincount(member, np.arange(n)) / np.bincount(member)
-    return out, torch.from_numpy(times)
+        frame = bin_frame(frames.stack(number, number + 1)[0], band, factor) if binned is None else binned[number]
+        groups[member[number]] += frame.to(frames.device)
+    return groups, torch.fft.rfft2(groups), times
+
+
+def _cropped(frames: PreparedFrames, band: Band, member: NDArray[np.int64]) -> Complex[Tensor, "f h half"]:
+    """The band's part of the transforms of groups of frames."""
+    shape = (int(member[-1]) + 1, band.cropped[0], band.cropped[1] // 2 + 1)
+    out = torch.zeros(shape, dtype=torch.complex64, device=frames.device)
+    for number in range(frames.n_frames):
+        frame = frames.stack(number, number + 1)[0].to(frames.device)
+        out[member[number]] += band.crop(torch.fft.rfft2(frame))
+    return out
 
 
 @dataclass(frozen=True)
