@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitreous.core.errors import InputError
-from vitreous.data.motion import AccumulatedMotion, accumulated_motion
+from vitreous.data.motion import AccumulatedMotion, accumulated_motion, polynomial_error
 from vitreous.data.table import Table
 from vitreous.io.motion import MotionRecord, read_motion, write_motion
 from vitreous.io.movies import Movie
@@ -171,6 +171,7 @@ def _options(work: Work, index: int, *, memory: int, n_frames: int) -> MotionOpt
         b_factor=params.b_factor,
         patches=patches,
         group=params.group_of(name),
+        local_model=params.local_model,
         iterations=params.max_iterations,
         find_defects=not params.skip_defect_search,
         keep_frames=memory_of(work, shape, n_frames) <= memory,
@@ -186,6 +187,10 @@ def _report(corrected: Corrected, seconds: float) -> dict[str, float | str]:
         local = corrected.local
         report |= {"local_residual_px": local.residual, "local_gain": local.gain, "no_local_because": local.reason}
         report["n_patches_rejected"] = int(local.rejected.sum())
+    if corrected.motion.coefficients is not None:
+        report["local_model"] = "polynomial" if corrected.motion.local_by_frame is None else "spline"
+    if corrected.motion.local_by_frame is not None:
+        report["polynomial_error_px"] = polynomial_error(corrected.motion)
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import FrameSource, PreparedFrames
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
+from vitreous.methods.motion.local_basis import TimeModel
 from vitreous.methods.motion.spectra import Band, alignment_band, bin_frame, inverse_real
 from vitreous.methods.motion.trajectories import Fit
 from vitreous.methods.motion.unusable import UnusableMovie
@@ -31,7 +33,8 @@ class MotionOptions:
     """exposure and sums: see correction. b_factor px^2. patches: (across x, across y), None for automatic.
 
     group: frames summed before their motion is measured. reference: frame (from 0) at whose place the sum is made; the
-    local model keeps to the first frame's. iterations, tolerance (px): of the fits. find_defects:
+    local model keeps to the first frame's. local_model: in time (see local_basis), or best for the one that foretells
+    more of a half of the data to which it was not fitted. iterations, tolerance (px): of the fits. find_defects:
     look for hot and dead pixels. keep_frames: hold the movie in memory (else it is read three times).
     """
 
@@ -41,6 +44,7 @@ class MotionOptions:
     patches: tuple[int, int] | None = None
     group: int = 1
     reference: int = 0
+    local_model: TimeModel | Literal["best"] = "polynomial"
     iterations: int = 10
     tolerance: float = 0.01
     find_defects: bool = True
@@ -118,7 +122,10 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     patches = options.patches or automatic_patches(frames.shape)
     local = None
     if patches[0] * patches[1] > 1:
-        local = align_patches(groups, band, moved, times, LocalOptions(frames.shape, patches, options.b_factor))
+        settings = LocalOptions(
+            frames.shape, frames.n_frames, patches, b_factor=options.b_factor, model=options.local_model
+        )
+        local = align_patches(groups, band, moved, times, settings)
         if local.reason:
             log.debug("global alignment only: %s", local.reason)
     return _motion(frames, _Tracks(moved, times, local, options.reference), hot), _rms(whole), local
@@ -190,8 +197,8 @@ def _motion(frames: PreparedFrames, tracks: _Tracks, hot: NDArray[np.int64]) -> 
     # In each patch what was measured includes the frames' own change of displacement, which `moved` has taken up.
     beside = local.patch_displacements - local.frames.numpy()
     patch_shifts = -np.stack([_at_frames(track, local.times, numbers) for track in beside])
-    coefficients = None if local.coefficients is None else -local.coefficients
-    return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot)
+    coefficients, by_frame = (None if one is None else -one for one in (local.coefficients, local.by_frame))
+    return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot, by_frame)
 
 
 def _at_frames(

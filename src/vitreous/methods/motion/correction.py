@@ -14,7 +14,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.fourier import crop_fourier
-from vitreous.data.motion import N_COEFFICIENTS, Motion, time_basis
+from vitreous.data.motion import Motion, local_field
 from vitreous.kernels.warp import add_warped, prefilter
 from vitreous.methods.motion.exposure import Exposure, combine, exposure_basis
 from vitreous.methods.motion.frames import ALIGNMENT, PreparedFrames
@@ -193,9 +193,6 @@ def binned_shape(shape: tuple[int, int], binning: float) -> tuple[int, int]:
 
 def motion_field(motion: Motion, number: int) -> Float[Tensor, "2 6"]:
     """Polynomial over the field of the displacement at one frame (see `kernels.warp`)."""
-    field = torch.zeros(2, N_COEFFICIENTS // 3, dtype=torch.float64)
-    if motion.coefficients is not None:
-        table = motion.coefficients.reshape(2, N_COEFFICIENTS // 3, 3)
-        field -= torch.from_numpy(table @ time_basis(number))
-    field[:, 0] -= torch.from_numpy(motion.global_shifts[number])
-    return field
+    field = local_field(motion, number)
+    field[:, 0] += motion.global_shifts[number]
+    return torch.from_numpy(-field)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -234,6 +236,31 @@ def test_even_and_odd_sums_are_of_their_frames():
     assert len(shifts) == 5
     for sums, one in ((got.sums.odd, alone[0]), (got.sums.even, alone[1])):
         assert float(sums.mean()) == pytest.approx(float(one.sums.plain.mean()), rel=1e-4)
+
+
+def test_a_spline_follows_a_jump_and_the_better_model_is_known(movie, drift):
+    """Most of the local motion in one frame, early: a cubic in time swings about it."""
+    jump, slow = (
+        movie(640, 16, drift=drift(16), local=6.0, course=course)
+        for course in (lambda f: float(f >= 3), lambda f: 1 - np.exp(-f / 4.0))
+    )
+    found = {}
+    for made, name in ((jump, "jump"), (slow, "slow")):
+        for model in ("polynomial", "spline", "best"):
+            options = MotionOptions(Exposure(1.0, 300.0, 2.0), SumOptions(), patches=(5, 5), local_model=model)
+            motion = correct_movie(ArrayFrames(made.frames), options).motion
+            found[name, model] = motion, motion_error(motion, made.true, made.points)[0]
+    assert found["jump", "polynomial"][1] > 0.6
+    assert found["jump", "spline"][1] < 0.4
+    assert found["slow", "polynomial"][1] < 0.3
+    assert found["slow", "spline"][1] < 0.3
+    assert found["jump", "best"][0].local_by_frame is not None
+    assert found["slow", "best"][0].local_by_frame is None
+    assert found["jump", "best"][1] == found["jump", "spline"][1]
+    assert found["slow", "best"][1] == found["slow", "polynomial"][1]
+    # the polynomial that stands for the spline in RELION's files is no worse than a polynomial can be
+    stand_in = replace(found["jump", "spline"][0], local_by_frame=None)
+    assert motion_error(stand_in, jump.true, jump.points)[0] < found["jump", "polynomial"][1] + 0.1
 
 
 def test_a_workspace_used_before_changes_nothing(movie, drift):
