@@ -238,6 +238,22 @@ def test_even_and_odd_sums_are_of_their_frames():
         assert float(sums.mean()) == pytest.approx(float(one.sums.plain.mean()), rel=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("local", [0.0, 3.0])
+@pytest.mark.parametrize("total", [1.0, 20.0])
+@pytest.mark.parametrize("dose", [0.5, 1.0, 2.0])
+def test_over_drifts_and_doses(movie, dose, total, local):
+    """24 e/A^2 at 1 A a pixel: at most 0.2 px where all moves alike, 0.4 px where it does not."""
+    n_frames = round(24.0 / dose)
+    way = (np.arange(n_frames) / (n_frames - 1)) ** 0.7
+    made = movie(
+        1024, n_frames, dose=dose, contrast=0.08, drift=total * way[:, None] * [0.86, -0.51], local=local,
+        course=lambda f: 1 - np.exp(-f * dose / 8.0),
+    )  # fmt: skip
+    got = correct(made.frames, patches=(5, 5), dose=dose)
+    assert motion_error(got.motion, made.true, made.points)[0] < (0.4 if local else 0.2)
+
+
 def test_a_spline_follows_a_jump_and_the_better_model_is_known(movie, drift):
     """Most of the local motion in one frame, early: a cubic in time swings about it."""
     jump, slow = (
