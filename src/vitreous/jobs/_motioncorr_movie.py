@@ -195,14 +195,13 @@ def _report(corrected: Corrected, seconds: float) -> dict[str, float | str]:
 
 
 def _patch_table(corrected: Corrected) -> Table | None:
-    """Each patch's centre, how far it is from the model, and whether it was left out of the fit."""
+    """Each patch's centre, how far it is from the model and by noise would be, whether it was left out of the fit."""
     local = corrected.local
     if local is None:
         return None
     x, y = local.all_centres.T
-    return Table(
-        {"coordinate_x": x, "coordinate_y": y, "residual_px": local.patch_residuals, "rejected": local.rejected}
-    )
+    columns = {"coordinate_x": x, "coordinate_y": y, "residual_px": local.patch_residuals}
+    return Table(columns | {"noise_px": local.patch_errors, "rejected": local.rejected})
 
 
 def write_corrected(

@@ -13,45 +13,21 @@ from vitreous.kernels.threads import in_threads
 Floats = NDArray[np.float32]
 
 
-@njit(inline="always", cache=True, fastmath=True, nogil=True)
-def _begin(
-    total: Floats, source: Floats, at: np.uint64, n: np.uint64, c: np.float32, s: np.float32, cos: Floats, sin: Floats
-) -> None:
-    """n coefficients of a row of the source, times (c + i s)(cos + i sin)."""
-    two, one = np.uint64(2), np.uint64(1)
-    for x in range(n):
-        phase_re = c * cos[x] - s * sin[x]
-        phase_im = c * sin[x] + s * cos[x]
-        re, im = source[at + two * x], source[at + two * x + one]
-        total[at + two * x] = re * phase_re - im * phase_im
-        total[at + two * x + one] = re * phase_im + im * phase_re
-
-
-@njit(inline="always", cache=True, fastmath=True, nogil=True)
-def _go_on(
-    total: Floats, source: Floats, at: np.uint64, n: np.uint64, c: np.float32, s: np.float32, cos: Floats, sin: Floats
-) -> None:
-    """The same, added to what is there."""
-    two, one = np.uint64(2), np.uint64(1)
-    for x in range(n):
-        phase_re = c * cos[x] - s * sin[x]
-        phase_im = c * sin[x] + s * cos[x]
-        re, im = source[at + two * x], source[at + two * x + one]
-        total[at + two * x] += re * phase_re - im * phase_im
-        total[at + two * x + one] += re * phase_im + im * phase_re
-
-
 @njit(cache=True, fastmath=True, nogil=True)
 def _turn_patch(
     total: Floats, source: Floats, row: tuple[Floats, Floats], column: tuple[Floats, Floats], anew: bool
 ) -> None:
-    n = np.uint64(column[0].size)
-    for y in range(np.uint64(row[0].size)):
-        at = np.uint64(2) * y * n
-        if anew:
-            _begin(total, source, at, n, row[0][y], row[1][y], column[0], column[1])
-        else:
-            _go_on(total, source, at, n, row[0][y], row[1][y], column[0], column[1])
+    (cos_y, sin_y), (cos_x, sin_x) = row, column
+    n, two, one = np.uint64(cos_x.size), np.uint64(2), np.uint64(1)
+    for y in range(np.uint64(cos_y.size)):
+        start, c, s = two * y * n, cos_y[y], sin_y[y]
+        for x in range(n):
+            at = start + two * x
+            phase_re, phase_im = c * cos_x[x] - s * sin_x[x], c * sin_x[x] + s * cos_x[x]
+            re, im = source[at], source[at + one]
+            turned_re, turned_im = re * phase_re - im * phase_im, re * phase_im + im * phase_re
+            total[at] = turned_re if anew else total[at] + turned_re
+            total[at + one] = turned_im if anew else total[at + one] + turned_im
 
 
 def add_turned(total: Tensor, transforms: Tensor, row: Tensor, column: Tensor, anew: bool) -> None:

@@ -80,8 +80,9 @@ class LocalFit:
 
     centres (p, 2) as (x, y) movie pixels; patch_displacements (p, f, 2) beside the global one; residual: rms
     (px) of these about the model; gain: log-likelihood ratio of model against none on coefficients that neither
-    was fitted to; reason: why there is no model ("" if there is). all_centres (n, 2), patch_residuals (n,) px and
-    rejected (n,) are of every patch, those included that were left out for disagreeing with the others.
+    was fitted to; reason: why there is no model ("" if there is). all_centres (n, 2), patch_residuals (n,) px, their
+    standard errors patch_errors (n,) and rejected (n,) are of every patch, those included that were left out for
+    disagreeing with the others.
     """
 
     times: NDArray[np.float64]
@@ -94,6 +95,7 @@ class LocalFit:
     reason: str
     all_centres: NDArray[np.float64]
     patch_residuals: NDArray[np.float64]
+    patch_errors: NDArray[np.float64]
     rejected: NDArray[np.bool_]
     by_frame: NDArray[np.float64] | None = None
 
@@ -127,11 +129,12 @@ def align_patches(
 
 @dataclass(frozen=True)
 class _Fitted:
-    """A model, its fit, and of every patch the residual (px) about a fit to all, and whether it was left out."""
+    """A model, its fit, and of every patch the residual (px) about a fit to all, its error, whether it was left out."""
 
     basis: LocalBasis
     fits: _Fits
     residuals: NDArray[np.float64]
+    errors: NDArray[np.float64]
     rejected: NDArray[np.bool_]
 
 
@@ -141,7 +144,7 @@ def _fit_model(
     """Fit to all patches; where some disagree, again without those that are outlying."""
     basis = local_basis(centres, times, options.shape, in_time(model, options.n_frames, len(times)))
     fits = _fits(spectra, basis.columns, options)
-    residuals, suspicious = _disagreement(fits)
+    residuals, errors, suspicious = _disagreement(fits)
     rejected = np.zeros(len(centres), dtype=np.bool_)
     if suspicious:
         rejected = outlying_patches(_free_tracks(spectra, options), centres, options.shape)
@@ -149,15 +152,14 @@ def _fit_model(
         good = torch.from_numpy(np.flatnonzero(~rejected))
         kept = Spectra(spectra.frames_ft[good.to(spectra.frames_ft.device)], spectra.band)
         fits = _fits(kept, basis.columns[good], options)
-    return _Fitted(basis, fits, residuals, rejected)
+    return _Fitted(basis, fits, residuals, errors, rejected)
 
 
-def _disagreement(fits: _Fits) -> tuple[NDArray[np.float64], bool]:
-    """How far each patch's own displacements are from the model (rms, px), and whether noise cannot explain it."""
+def _disagreement(fits: _Fits) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    """How far each patch's own displacements are from the model (rms, px), how far by noise; whether one is more."""
     step, error = _patch_steps(fits.solution.at)
-    square = step.square().sum(-1).mean(1)
-    excess = square - error.square().mean(1)
-    return square.sqrt().numpy(), float(excess.max()) > _SUSPICIOUS**2
+    square, noise = step.square().sum(-1).mean(1), error.square().mean(1)
+    return square.sqrt().numpy(), noise.sqrt().numpy(), float((square - noise).max()) > _SUSPICIOUS**2
 
 
 def _free_tracks(spectra: Spectra, options: LocalOptions) -> NDArray[np.float64]:
@@ -249,7 +251,7 @@ def _judge(
 ) -> LocalFit:
     """Keep the model if it holds for coefficients it has not seen, and the patches agree with it."""
     fits, basis = fitted.fits, fitted.basis
-    of_all = (centres, fitted.residuals, fitted.rejected)
+    of_all = (centres, fitted.residuals, fitted.errors, fitted.rejected)
     centres = centres[~fitted.rejected]
     step, error = _patch_steps(fits.solution.at)
     residual = float(step.square().sum(-1).mean().sqrt())
