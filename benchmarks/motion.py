@@ -1,6 +1,7 @@
 """Motion correction: time and error on movies of known motion, against the floor of the work and against RELION.
 
     python benchmarks/motion.py [--size 1024] [--frames 16] [--dose 2] [--contrast 0.08] [--movies 4]
+    python benchmarks/motion.py --sweep 1024 [2048 ...]
 
 One thread. Every program is started once and given a batch of movies (copies of one). The floor is the transforms that
 are left and the memory that must be read and written, see `floor_seconds`.
@@ -11,13 +12,16 @@ relion_run_motioncorr, where it is installed, works on the same files with the s
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import resource
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,18 +41,29 @@ from vitreous.methods.motion.correction import SumOptions
 from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames
 from vitreous.runtime.memory import keep_freed_memory, use_large_pages
+from vitreous.runtime.workspace import Workspace
 
 MARGIN = 64
 
 
-def displacement(f: float, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """True displacement (x, y) in pixels at frame f, positions as fractions of the field from -0.5 to 0.5."""
-    local = 3.0 * (1.0 - np.exp(-f / 5.0))
-    drift = 1.5 * f**0.7
-    return drift + local * (u - 1.2 * u * v), -0.6 * drift + local * (0.8 * v + 1.5 * u * u)
+@dataclass(frozen=True)
+class TrueMotion:
+    """True motion in pixels: drift * f**0.7, and local motion of about so many that settles in `settling` frames."""
+
+    drift: float = 1.5
+    local: float = 3.0
+    settling: float = 5.0
+
+    def __call__(self, f: float, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Displacement (x, y) at frame f, positions as fractions of the field from -0.5 to 0.5."""
+        local = self.local * (1.0 - np.exp(-f / self.settling))
+        drift = self.drift * f**0.7
+        return drift + local * (u - 1.2 * u * v), -0.6 * drift + local * (0.8 * v + 1.5 * u * u)
 
 
-def simulate(size: int, n_frames: int, dose: float, contrast: float) -> np.ndarray:
+def simulate(
+    size: int, n_frames: int, dose: float, contrast: float, displacement: TrueMotion = TrueMotion()
+) -> np.ndarray:
     rng = np.random.default_rng(0)
     full = size + 2 * MARGIN
     k2 = np.fft.fftfreq(full)[:, None] ** 2 + np.fft.rfftfreq(full) ** 2
@@ -89,7 +104,7 @@ def seconds(work: Callable[[], object], n: int = 3) -> float:
     return (time.process_time() - start) / n
 
 
-def error_of(motion: Motion, n_frames: int) -> float:
+def error_of(motion: Motion, n_frames: int, displacement: TrueMotion = TrueMotion()) -> float:
     ny, nx = motion.shape
     points = grid_points(motion.shape)
     u, v = points[:, 0] / nx - 0.5, points[:, 1] / ny - 0.5
@@ -118,6 +133,7 @@ def measure(size: int, n_frames: int, dose: float, contrast: float, movies: int 
     keep_freed_memory()
     torch.set_num_threads(1)
     options = MotionOptions(Exposure(1.0, 300.0, dose), SumOptions(), patches=(5, 5))
+    workspace = Workspace()
     correct_movie(ArrayFrames(simulate(512, 4, 2.0, 0.1)), options)
     frames = simulate(size, n_frames, dose, contrast)
     figures: dict[str, float] = {"floor_cpu_s": floor_seconds(size, n_frames, dose)}
@@ -129,7 +145,7 @@ def measure(size: int, n_frames: int, dose: float, contrast: float, movies: int 
             (path / other).hardlink_to(path / names[0])
         start, wall = time.process_time(), time.monotonic()
         for one in names:
-            corrected = correct_movie(open_movie(path / one), options)
+            corrected = correct_movie(open_movie(path / one), options, workspace=workspace)
         figures["cpu_s"] = (time.process_time() - start) / movies
         figures["wall_s"] = (time.monotonic() - wall) / movies
         figures["times_floor"] = figures["cpu_s"] / figures["floor_cpu_s"]
@@ -142,6 +158,22 @@ def measure(size: int, n_frames: int, dose: float, contrast: float, movies: int 
     return figures
 
 
+def sweep(sizes: list[int], contrast: float, exposure: float = 24.0) -> None:
+    """Errors over drift, local motion and dose a frame, at the same exposure; pixels are of 1 A."""
+    torch.set_num_threads(1)
+    workspace = Workspace()
+    for size, dose, drift, local in itertools.product(sizes, (0.5, 1.0, 2.0), (1.0, 5.0, 20.0), (0.0, 3.0)):
+        n_frames = round(exposure / dose)
+        true = TrueMotion(drift / math.hypot(1.0, 0.6) / (n_frames - 1) ** 0.7, local, 5.0 / dose)
+        options = MotionOptions(Exposure(1.0, 300.0, dose), SumOptions(), patches=(5, 5))
+        movie = ArrayFrames(simulate(size, n_frames, dose, contrast, true))
+        start = time.process_time()
+        found = correct_movie(movie, options, workspace=workspace).motion
+        figures = {"size_px": size, "dose": dose, "frames": n_frames, "drift_A": drift, "local_px": local}
+        figures |= {"error_px": error_of(found, n_frames, true), "cpu_s": time.process_time() - start}
+        print(json.dumps({name: round(value, 3) for name, value in figures.items()}), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1024)
@@ -149,7 +181,11 @@ def main() -> None:
     parser.add_argument("--dose", type=float, default=2.0)
     parser.add_argument("--contrast", type=float, default=0.08)
     parser.add_argument("--movies", type=int, default=4)
+    parser.add_argument("--sweep", type=int, nargs="+", metavar="SIZE", help="instead: errors over drift and dose")
     given = parser.parse_args()
+    if given.sweep:
+        sweep(given.sweep, given.contrast)
+        return
     figures = measure(given.size, given.frames, given.dose, given.contrast, given.movies)
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import DarkCorrected, FrameRange, FrameSource
 from vitreous.methods.motion.unusable import UnusableMovie
 from vitreous.runtime import device, memory
+from vitreous.runtime.workspace import Workspace
 
 _ENDINGS = {"mrc": (".mrc", ".mrcs", ".st"), "tiff": (".tif", ".tiff"), "eer": (".eer",)}
 _USAGE = """usage: vitreous-motioncor2 -InMrc|-InTiff|-InEer MOVIE -OutMrc FILE.mrc [options as MotionCor2's]
@@ -44,11 +45,15 @@ Exit code: 0 done, 1 our fault, 2 wrong input (one line), 3 done but for movies 
 
 @dataclass(frozen=True)
 class References:
-    """What all movies share: gain, bad pixels, dark image, each in the orientation of the frames as read, or None."""
+    """What all movies share: gain, bad pixels, dark image, each in the orientation of the frames as read, or None.
+
+    workspace: the memory in which one is corrected after the other.
+    """
 
     gain: torch.Tensor | None
     defects: NDArray[np.bool_] | None
     dark: NDArray[np.float32] | None
+    workspace: Workspace = field(default_factory=Workspace)
 
 
 def pairs(options: Motioncor2Options) -> list[tuple[Path, Path]]:
@@ -138,7 +143,9 @@ def correct(path: Path, output: Path, options: Motioncor2Options, shared: Refere
     if shared.dark is not None:
         frames = DarkCorrected(frames, shared.dark)
     settings = motion_options(options, movie, dose, frames.n_frames)
-    corrected = correct_movie(frames, settings, gain=shared.gain, defects=shared.defects, device=where)
+    corrected = correct_movie(
+        frames, settings, gain=shared.gain, defects=shared.defects, device=where, workspace=shared.workspace
+    )
     for line in shift_lines(corrected.motion):
         print(line)
     if corrected.local is not None and corrected.local.reason:

@@ -8,7 +8,7 @@ feature is found in a frame, minus where it is in the first. The corrected image
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,8 @@ class Motion:
     patch_centres: (n_patches, 2) as (x, y) pixels and patch_shifts: (n_patches, n_frames, 2), what was measured
     in each patch beside the global shift.
     hot_pixels: (n, 2) as (x, y), pixels replaced.
+    local_by_frame: (n_frames, 2, 6) of the local shift over the field in each frame, where it is a spline in time; the
+    coefficients are then those of the polynomial nearest to it, for whoever knows no other. None where it is they.
     """
 
     shape: tuple[int, int]
@@ -33,6 +35,7 @@ class Motion:
     patch_centres: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 2)))
     patch_shifts: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0, 2)))
     hot_pixels: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
+    local_by_frame: NDArray[np.float64] | None = None
 
     @property
     def n_frames(self) -> int:
@@ -55,21 +58,39 @@ def space_basis(x: ArrayLike, y: ArrayLike, shape: tuple[int, int]) -> NDArray[n
 
 
 def local_shift(motion: Motion, frame: ArrayLike, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """The polynomial's part (x, y) in pixels at frames (from 0) and positions (pixels), which broadcast: (..., 2).
+    """The local part (x, y) in pixels at frames (from 0) and positions (pixels), which broadcast: (..., 2)."""
+    space, table = space_basis(x, y, motion.shape), local_field(motion, frame)
+    return np.einsum("...s,...as->...a", space, table)
+
+
+def local_field(motion: Motion, frame: ArrayLike) -> NDArray[np.float64]:
+    """The local shift (x, y) over the field at frames (from 0), as coefficients of `space_basis`: (..., 2, 6).
 
     Zivanov, Nakane and Scheres (2019) IUCrJ 6, 5; coefficient index = 3 * space term + time term.
     """
-    space, time = space_basis(x, y, motion.shape), time_basis(frame)
-    shape = np.broadcast_shapes(space.shape[:-1], time.shape[:-1])
+    index = np.asarray(frame)
+    if motion.local_by_frame is not None:
+        return motion.local_by_frame[index].copy()
     if motion.coefficients is None:
-        return np.zeros((*shape, 2))
-    table = motion.coefficients.reshape(2, 6, 3)
-    return np.einsum(
-        "...s,ast,...t->...a",
-        np.broadcast_to(space, (*shape, 6)),
-        table,
-        np.broadcast_to(time, (*shape, 3)),
-    )
+        return np.zeros((*index.shape, 2, 6))
+    return np.einsum("ast,...t->...as", motion.coefficients.reshape(2, 6, 3), time_basis(index))
+
+
+def nearest_polynomial(by_frame: ArrayLike) -> NDArray[np.float64]:
+    """Coefficients (2, 18) of the polynomial in time that is nearest to (n_frames, 2, 6) over all frames.
+
+    Nearest at every place of the field: the least squares of each term's track are the least squares of their sum.
+    """
+    values = np.asarray(by_frame, dtype=np.float64)
+    powers = time_basis(np.arange(len(values)))
+    scale = np.abs(powers).max(0).clip(min=1.0)
+    found = np.linalg.lstsq(powers / scale, values.reshape(len(values), -1), rcond=None)[0] / scale[:, None]
+    return np.asarray(found.T.reshape(2, N_COEFFICIENTS))
+
+
+def polynomial_error(motion: Motion) -> float:
+    """How far the polynomial is from the local motion for which it stands: rms over field and frames, pixels."""
+    return motion_error(motion, replace(motion, local_by_frame=None), grid_points(motion.shape))[0]
 
 
 def displacement(motion: Motion, frame: ArrayLike, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ from vitreous.data.table import Table
 from vitreous.io.relion import read_tables, write_tables
 
 _POLYNOMIAL = 1  # rlnMotionModelVersion: 0 none, 1 third order in time
+# A spline in time stands in a block of ours, beside the polynomial nearest to it, where RELION's polishing starts.
+_SPLINE = "vitreous_local_motion"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def write_motion(path: str | Path, record: MotionRecord) -> None:
         tables["local_motion_model"] = Table(
             {"motion_coefficient_index": np.arange(len(values)), "motion_coefficient": values}
         )
+    if motion.local_by_frame is not None:
+        tables[_SPLINE] = _spline_table(motion.local_by_frame, numbers)
     if len(motion.hot_pixels):
         tables["hot_pixels"] = Table(
             {
@@ -84,6 +88,18 @@ def write_motion(path: str | Path, record: MotionRecord) -> None:
     if record.patches is not None:
         tables["vitreous_patches"] = record.patches
     write_tables(path, tables)
+
+
+def _spline_table(by_frame: NDArray[np.float64], numbers: NDArray[np.int64]) -> Table:
+    """Each frame's polynomial over the field: coefficient index = 6 * axis + space term."""
+    n_terms = by_frame[0].size
+    return Table(
+        {
+            "frame_number": np.repeat(numbers, n_terms),
+            "motion_coefficient_index": np.tile(np.arange(n_terms), len(numbers)),
+            "motion_coefficient": by_frame.ravel(),
+        }
+    )
 
 
 def _patch_table(motion: Motion, numbers: NDArray[np.int64]) -> Table:
@@ -119,6 +135,7 @@ def read_motion(path: str | Path) -> MotionRecord:
         np.zeros((0, 2), dtype=np.int64)
         if hot is None
         else np.stack([hot["coordinate_x"], hot["coordinate_y"]], axis=1).astype(np.int64),
+        _by_frame(path, tables.get(_SPLINE), len(shifts)),
     )
     return MotionRecord(
         motion,
@@ -144,6 +161,15 @@ def _coefficients(path: str | Path, table: Table | None) -> NDArray[np.float64] 
     values = np.zeros(2 * N_COEFFICIENTS)
     values[table["motion_coefficient_index"].astype(np.int64)] = table["motion_coefficient"]
     return values.reshape(2, N_COEFFICIENTS)
+
+
+def _by_frame(path: str | Path, table: Table | None, n_frames: int) -> NDArray[np.float64] | None:
+    if table is None:
+        return None
+    if table.n_rows != 2 * N_COEFFICIENTS // 3 * n_frames:
+        what = f"has a local motion of {table.n_rows} numbers for {n_frames} frames"
+        raise InputError(path, what, "Correct the movie anew.")
+    return table["motion_coefficient"].astype(np.float64).reshape(n_frames, 2, N_COEFFICIENTS // 3)
 
 
 def _patches(table: Table | None, n_frames: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

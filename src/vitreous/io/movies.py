@@ -31,7 +31,7 @@ class Movie(Protocol):
     pixel_size: float | None
 
     def frames(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Frames start..stop-1 as float32 (n, y, x)."""
+        """Frames start..stop-1 as float32 (n, y, x), which may hold values that are no numbers."""
         ...
 
     def raw_frames(self) -> NDArray[Any]:
@@ -60,7 +60,7 @@ class MrcMovie:
         if self._packed is not None:
             return self._packed.images(slice(start, stop))
         if not self.path.name.lower().endswith(_PACKED):
-            return read_sections(self.path, start, stop)
+            return read_sections(self.path, start, stop, check=False)
         self._packed = open_stack(self.path)  # once is enough: it was read whole
         return self._packed.images(slice(start, stop))
 

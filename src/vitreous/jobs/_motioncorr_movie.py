@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitreous.core.errors import InputError
-from vitreous.data.motion import AccumulatedMotion, accumulated_motion
+from vitreous.data.motion import AccumulatedMotion, accumulated_motion, polynomial_error
 from vitreous.data.table import Table
 from vitreous.io.motion import MotionRecord, read_motion, write_motion
 from vitreous.io.movies import Movie
@@ -116,7 +116,10 @@ def correct(work: Work, index: int, movie: Movie, memory: int) -> tuple[Correcte
     frames = FrameRange(movie, *_frame_range(params, movie.n_frames))
     options = _options(work, index, memory=memory, n_frames=frames.n_frames)
     started = time.monotonic()
-    corrected = correct_movie(frames, options, gain=work.gain, defects=work.defects, device=context.device)
+    with work.workspaces.lend() as workspace:
+        corrected = correct_movie(
+            frames, options, gain=work.gain, defects=work.defects, device=context.device, workspace=workspace
+        )
     pre_exposure = float(row.get("pre_exposure", 0.0)) or params.pre_exposure
     record = MotionRecord(
         corrected.motion,
@@ -168,6 +171,7 @@ def _options(work: Work, index: int, *, memory: int, n_frames: int) -> MotionOpt
         b_factor=params.b_factor,
         patches=patches,
         group=params.group_of(name),
+        local_model=params.local_model,
         iterations=params.max_iterations,
         find_defects=not params.skip_defect_search,
         keep_frames=memory_of(work, shape, n_frames) <= memory,
@@ -183,18 +187,21 @@ def _report(corrected: Corrected, seconds: float) -> dict[str, float | str]:
         local = corrected.local
         report |= {"local_residual_px": local.residual, "local_gain": local.gain, "no_local_because": local.reason}
         report["n_patches_rejected"] = int(local.rejected.sum())
+    if corrected.motion.coefficients is not None:
+        report["local_model"] = "polynomial" if corrected.motion.local_by_frame is None else "spline"
+    if corrected.motion.local_by_frame is not None:
+        report["polynomial_error_px"] = polynomial_error(corrected.motion)
     return report
 
 
 def _patch_table(corrected: Corrected) -> Table | None:
-    """Each patch's centre, how far it is from the model, and whether it was left out of the fit."""
+    """Each patch's centre, how far it is from the model and by noise would be, whether it was left out of the fit."""
     local = corrected.local
     if local is None:
         return None
     x, y = local.all_centres.T
-    return Table(
-        {"coordinate_x": x, "coordinate_y": y, "residual_px": local.patch_residuals, "rejected": local.rejected}
-    )
+    columns = {"coordinate_x": x, "coordinate_y": y, "residual_px": local.patch_residuals}
+    return Table(columns | {"noise_px": local.patch_errors, "rejected": local.rejected})
 
 
 def write_corrected(

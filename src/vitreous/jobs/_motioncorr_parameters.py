@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from vitreous.io.eer import frames_per_fraction
 from vitreous.job import JobParameters, parameter
 
@@ -49,6 +51,12 @@ class MotioncorrParameters(JobParameters):
     )
     patch_x: int = parameter(0, help="patches across x for local motion (0: automatic, 1: none)", ge=0, le=20)
     patch_y: int = parameter(0, help="patches across y for local motion (0: automatic, 1: none)", ge=0, le=20)
+    local_model: Literal["polynomial", "spline", "best"] = parameter(
+        "polynomial",
+        help="local motion in time: RELION's cubic; a spline, which follows jumps (RELION reads the nearest cubic); or "
+        "best, the one that foretells more of a half of the data to which it was not fitted",
+        advanced=True,
+    )
     bin: float = parameter(1.0, help="Fourier binning of the micrographs", aliases=("bin_factor",), ge=1, le=16)
     b_factor: float = parameter(
         150.0, help="B factor that weights frequencies in the alignment", unit="px^2", aliases=("bfactor",), gt=0

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from vitreous.io.relion import read_dataset
 from vitreous.job import Context
 from vitreous.jobs._motioncorr_parameters import MotioncorrParameters
 from vitreous.methods.motion.gain_estimation import estimate_gain
+from vitreous.runtime.workspace import Workspaces
 
 log = logging.getLogger(__name__)
 _DEFAULTS = {"voltage": 300.0, "cs": 2.7, "amplitude_contrast": 0.1}
@@ -35,7 +36,10 @@ _DEFAULTS = {"voltage": 300.0, "cs": 2.7, "amplitude_contrast": 0.1}
 
 @dataclass(frozen=True)
 class Work:
-    """What all movies share. shapes: (ny, nx) that movies must have, by optics group (any where there is none)."""
+    """What all movies share. shapes: (ny, nx) that movies must have, by optics group (any where there is none).
+
+    workspaces: the memory that movies in work take, and leave to the next.
+    """
 
     params: MotioncorrParameters
     context: Context
@@ -43,6 +47,7 @@ class Work:
     gain: torch.Tensor | None
     defects: NDArray[np.bool_] | None
     shapes: dict[int, tuple[int, int]]
+    workspaces: Workspaces = field(default_factory=Workspaces)
 
     def open(self, name: str) -> Movie:
         """A movie, rendered as the parameters say."""
@@ -204,7 +209,10 @@ def _sums(work: Work, names: list[str], shape: tuple[int, int]) -> Iterator[NDAr
                 total = np.zeros(shape)
                 for number in range(movie.n_frames):
                     total += movie.frames(number, number + 1)[0]
-                yield total
+                if np.isfinite(total).all():
+                    yield total
+                else:
+                    log.warning("not used for the gain: %s holds values that are not numbers", name)
         except InputError as error:
             log.warning("not used for the gain: %s", error)
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _USABLE_FRACTION = 0.8
 _CGROUP = Path("/sys/fs/cgroup")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt, in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of mallopt, in glibc's malloc.h
 
 
 def _read_number(path: Path) -> int | None:
@@ -124,7 +124,9 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, 1 << 28)) and bool(mallopt(_M_TRIM_THRESHOLD, 1 << 29))
+    # One arena: that of a thread of its own holds no more than 64 MB, and what is larger goes back at once.
+    options = ((_M_MMAP_THRESHOLD, 1 << 28), (_M_TRIM_THRESHOLD, 1 << 29), (_M_ARENA_MAX, 1))
+    return all(bool(mallopt(*option)) for option in options)
 
 
 def plan(bytes_per_item: float, *, fixed: float = 0.0, budget: float, most: int | None = None) -> int:

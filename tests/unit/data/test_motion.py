@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,11 @@ from vitreous.data.motion import (
     displacement,
     field_displacement,
     grid_points,
+    local_field,
     local_shift,
     motion_error,
+    nearest_polynomial,
+    polynomial_error,
 )
 
 SHAPE = (200, 400)
@@ -55,6 +60,40 @@ def test_an_error_in_one_place_only_is_seen():
     true = field_displacement(m, points)
     true[:, 0] += np.arange(5)[:, None]
     assert motion_error(m, true, points)[0] > 0.5
+
+
+def test_a_model_by_frame_is_read_where_it_stands():
+    rng = np.random.default_rng(4)
+    by_frame = rng.normal(size=(5, 2, 6))
+    m = replace(motion(rng), local_by_frame=by_frame)
+    u, v = 300.0 / 400 - 0.5, 20.0 / 200 - 0.5
+    wanted = by_frame[3] @ [1, u, u * u, v, v * v, u * v]
+    assert np.allclose(local_shift(m, 3, 300.0, 20.0), wanted)
+    assert np.allclose(field_displacement(m, [[300.0, 20.0]])[3, 0], -(m.global_shifts[3] + wanted))
+
+
+def test_the_nearest_polynomial_of_a_polynomial_is_itself():
+    m = motion(np.random.default_rng(5))
+    by_frame = local_field(m, np.arange(5))
+    assert by_frame.shape == (5, 2, 6)
+    assert np.allclose(nearest_polynomial(by_frame), m.coefficients)
+    same = replace(m, local_by_frame=by_frame)
+    assert polynomial_error(same) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_no_other_polynomial_is_nearer():
+    rng = np.random.default_rng(6)
+    by_frame = rng.normal(size=(9, 2, 6)).cumsum(0)
+    best = nearest_polynomial(by_frame)
+    points = grid_points(SHAPE)
+    whole = replace(Motion(SHAPE, np.zeros((9, 2))), local_by_frame=by_frame)
+
+    def far(coefficients):
+        other = Motion(SHAPE, np.zeros((9, 2)), coefficients)
+        return np.sum((field_displacement(whole, points) - field_displacement(other, points)) ** 2)
+
+    for _ in range(20):
+        assert far(best + 1e-3 * rng.normal(size=best.shape)) > far(best)
 
 
 def test_shapes_must_agree():

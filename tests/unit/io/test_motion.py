@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vitreous.core.errors import InputError
-from vitreous.data.motion import Motion, accumulated_motion, local_shift
+from vitreous.data.motion import Motion, accumulated_motion, local_shift, nearest_polynomial
 from vitreous.io.motion import MotionRecord, read_motion, write_motion
 from vitreous.io.relion import read_table, write_tables
 
@@ -28,6 +28,18 @@ def test_round_trip(tmp_path):
     assert (back.movie_name, back.gain_name, back.start_frame) == ("Movies/a.tiff", "gain.mrc", 3)
     assert (back.pixel_size, back.dose_per_frame, back.voltage, back.binning) == (0.9, 1.2, 200.0, 2.0)
     assert back.fit["residual"] == 0.3
+
+
+def test_a_spline_stands_beside_the_polynomial_that_relion_reads(tmp_path):
+    rng = np.random.default_rng(1)
+    by_frame = rng.normal(size=(5, 2, 6))
+    motion = Motion((300, 200), rng.normal(size=(5, 2)), nearest_polynomial(by_frame), local_by_frame=by_frame)
+    write_motion(tmp_path / "a.star", MotionRecord(motion, "a.tiff", 0.9, start_frame=2))
+    back = read_motion(tmp_path / "a.star").motion
+    assert np.allclose(back.local_by_frame, by_frame, atol=2e-6)
+    assert np.allclose(back.coefficients, motion.coefficients, atol=2e-6)
+    assert int(read_table(tmp_path / "a.star", "general")["motion_model_version"][0]) == 1
+    assert len(read_table(tmp_path / "a.star", "local_motion_model")["motion_coefficient"]) == 36
 
 
 def test_no_local_model(tmp_path):

@@ -282,6 +282,19 @@ def test_global_alignment_only_is_said(tmp_path, caplog):
     assert (record.patches["residual_px"] > 0).all()
 
 
+def test_what_the_optics_know_is_handed_on(tmp_path):
+    """The MTF belongs to the movies' pixels, whose size stays beside that of the binned micrographs."""
+    project(tmp_path, 1)
+    movies = read_dataset(tmp_path / "movies.star")
+    optics = movies.optics.with_columns(mtf_file=["mtf.star"])
+    write_dataset(tmp_path / "movies.star", Dataset("movies", optics, movies.rows))
+    run(tmp_path, bin=2)
+    got = read_dataset(tmp_path / "MotionCorr/job002/corrected_micrographs.star").optics
+    assert got["mtf_file"].tolist() == ["mtf.star"]
+    assert got["movie_pixel_size"].tolist() == [1.1]
+    assert got["micrograph_pixel_size"].tolist() == [2.2]
+
+
 def test_relions_spellings():
     names = {one for field, info in Motioncorr.Parameters.model_fields.items() for one in option_names(field, info)}
     words = "i angpix voltage dose_per_frame preexposure bin_factor bfactor patch_x patch_y dose_weighting gpu use_own"

@@ -39,22 +39,36 @@ def test_more_than_is_free_is_cut_down(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _FAULTS = """
-import resource, sys
+import resource, sys, threading
 import numpy as np
 from vitreous.runtime.memory import keep_freed_memory
 
 if not keep_freed_memory():
     sys.exit("no glibc")
-for _ in range(3):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(12_500_000)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+def work():
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(12_500_000)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+THREAD = {in_thread}
+if THREAD:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+else:
+    work()
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_what_is_freed_is_used_again() -> None:
-    found = subprocess.run([sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_what_is_freed_is_used_again(in_thread: bool) -> None:
+    script = _FAULTS.format(in_thread=in_thread)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     first, *others = (int(line) for line in found.stdout.split())
     assert first >= 40  # 100 MB are 48 pages where pages are large, else 24,000
     assert 10 * max(others) < first

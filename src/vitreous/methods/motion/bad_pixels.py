@@ -29,7 +29,7 @@ def bad_pixels(total: Float[Tensor, "height width"], *, sigma: float = _OUTLIER_
     """
     values = total.cpu()
     # The median absolute deviation of a thinned grid is as good and much quicker than of 16 million pixels.
-    step = max(1, int(np.sqrt(values.numel() / 2**18)))
+    step = max(1, int(np.sqrt(values.numel() / 2**16)))
     mean = float(values[::step, ::step].mean())
     bad = torch.zeros(values.shape, dtype=torch.bool)
     # Twice: a very hot pixel raises the mean around it and makes its neighbours look cold.
@@ -70,9 +70,12 @@ def _sum_around(values: Float[Tensor, "height width"]) -> Float[Tensor, "height 
         size = out.shape[axis]
         edges = (out.narrow(axis, 0, reach).flip(axis), out.narrow(axis, size - reach, reach).flip(axis))
         wide = torch.cat([edges[0], out, edges[1]], axis)
-        out = wide.narrow(axis, 0, size).clone()
-        for shift in range(1, _NEIGHBOURHOOD):
-            out += wide.narrow(axis, shift, size)
+        n = wide.shape[axis]
+        # Seven are four, two and one: fewer walks than one for each.
+        twos = wide.narrow(axis, 0, n - 1) + wide.narrow(axis, 1, n - 1)
+        out = twos.narrow(axis, 0, size) + twos.narrow(axis, 2, size)
+        out += twos.narrow(axis, 4, size)
+        out += wide.narrow(axis, 6, size)
     return out
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,9 +19,11 @@ from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import FrameSource, PreparedFrames
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS, GlobalOptions, align_frames
 from vitreous.methods.motion.local_alignment import LocalFit, LocalOptions, align_patches, automatic_patches
-from vitreous.methods.motion.spectra import Band, alignment_band, reduce_frame
+from vitreous.methods.motion.local_basis import TimeModel
+from vitreous.methods.motion.spectra import Band, alignment_band, bin_frame, inverse_real
 from vitreous.methods.motion.trajectories import Fit
 from vitreous.methods.motion.unusable import UnusableMovie
+from vitreous.runtime.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,8 @@ class MotionOptions:
     """exposure and sums: see correction. b_factor px^2. patches: (across x, across y), None for automatic.
 
     group: frames summed before their motion is measured. reference: frame (from 0) at whose place the sum is made; the
-    local model keeps to the first frame's. iterations, tolerance (px): of the fits. find_defects:
+    local model keeps to the first frame's. local_model: in time (see local_basis), or best for the one that foretells
+    more of a half of the data to which it was not fitted. iterations, tolerance (px): of the fits. find_defects:
     look for hot and dead pixels. keep_frames: hold the movie in memory (else it is read three times).
     """
 
@@ -40,6 +44,7 @@ class MotionOptions:
     patches: tuple[int, int] | None = None
     group: int = 1
     reference: int = 0
+    local_model: TimeModel | Literal["best"] = "polynomial"
     iterations: int = 10
     tolerance: float = 0.01
     find_defects: bool = True
@@ -62,13 +67,13 @@ class Corrected:
 
 
 def memory_needed(shape: tuple[int, int], n_frames: int, b_factor: float, *, keep_frames: bool = True) -> int:
-    """Bytes at the peak of `correct_movie`."""
+    """Bytes at the peak of `correct_movie`: frames, the place of binned ones and later sums, and what is brief."""
     pixels = shape[0] * shape[1]
     ny, nx = alignment_band(shape, b_factor, FIT_SHARPNESS)[0].cropped
-    # binned frames, their transforms, and either aligned copies in the search or patches (which overlap)
-    alignment = int(n_frames * ny * nx * 4 * 3.6)
-    sums = 20 * pixels * 4
-    return (n_frames if keep_frames else 12) * pixels * 4 + max(alignment, sums)
+    binned, sums = n_frames * ny * nx * 4, 16 * pixels * 4
+    # Transforms of binned frames, and either aligned copies in the search or patches (which overlap); of a few sums.
+    besides = max(int(2.6 * binned), 4 * pixels * 4)
+    return (n_frames if keep_frames else 12) * pixels * 4 + max(binned, sums) + besides
 
 
 def correct_movie(
@@ -78,8 +83,12 @@ def correct_movie(
     gain: Float[Tensor, "height width"] | None = None,
     defects: NDArray[np.bool_] | None = None,
     device: torch.device | None = None,
+    workspace: Workspace | None = None,
 ) -> Corrected:
-    """Repair, align (whole frames, then patches), undo the motion, sum. Raises UnusableMovie for what frames hold."""
+    """Repair, align (whole frames, then patches), undo the motion, sum. Raises UnusableMovie for what frames hold.
+
+    workspace: large arrays to be used again for the next movie; nothing that is returned lies in it.
+    """
     if source.n_frames < 1:
         raise UnusableMovie("there are no frames")
     band, factor = alignment_band(source.shape, options.b_factor, FIT_SHARPNESS)
@@ -92,6 +101,7 @@ def correct_movie(
         binning=(factor, band.cropped) if factor else None,
         device=device,
         seed=options.seed,
+        workspace=workspace,
     )
     motion, uncertainty, local = measure_motion(frames, options)
     sums = sum_frames(frames, motion, options.exposure, options.sums)
@@ -103,18 +113,19 @@ def measure_motion(frames: PreparedFrames, options: MotionOptions) -> tuple[Moti
     rows, columns = places(frames.bad)
     hot = np.stack([columns, rows], axis=1).astype(np.int64)
     band, factor = alignment_band(frames.shape, options.b_factor, FIT_SHARPNESS)
-    groups, times = _groups(frames, band, factor, options.group)
+    groups, groups_ft, times = _groups(frames, band, factor, options.group)
     if len(times) < 2:
         return Motion(frames.shape, np.zeros((frames.n_frames, 2)), hot_pixels=hot), 0.0, None
-    # At once: torch makes room for a transform and copies it where `out` is given.
-    groups_ft = torch.fft.rfft2(groups)
     whole = align_frames(groups_ft, band, GlobalOptions(options.b_factor, options.iterations, options.tolerance))
     del groups_ft
     moved = whole.parameters.frames
     patches = options.patches or automatic_patches(frames.shape)
     local = None
     if patches[0] * patches[1] > 1:
-        local = align_patches(groups, band, moved, times, LocalOptions(frames.shape, patches, options.b_factor))
+        settings = LocalOptions(
+            frames.shape, frames.n_frames, patches, b_factor=options.b_factor, model=options.local_model
+        )
+        local = align_patches(groups, band, moved, times, settings)
         if local.reason:
             log.debug("global alignment only: %s", local.reason)
     return _motion(frames, _Tracks(moved, times, local, options.reference), hot), _rms(whole), local
@@ -126,8 +137,8 @@ def _rms(fit: Fit) -> float:
 
 def _groups(
     frames: PreparedFrames, band: Band, factor: int, group: int
-) -> tuple[Float[Tensor, "f h w"], Float[Tensor, "f"]]:
-    """Reduced sums of consecutive frames, and the frame index at each group's middle.
+) -> tuple[Float[Tensor, "f h w"], Complex[Tensor, "f h half"], Float[Tensor, "f"]]:
+    """Reduced sums of consecutive frames, their transforms, and the frame index at each group's middle.
 
     A last group that is less than half full joins the one before it.
     """
@@ -136,13 +147,28 @@ def _groups(
     member = np.minimum(np.arange(n) // group, n_groups - 1)
     binned = frames.take_binned()
     if binned is not None and n_groups == n:
-        return binned.to(frames.device), torch.arange(n, dtype=torch.float64)
-    out = torch.zeros(n_groups, *band.cropped, device=frames.device)
+        groups = binned.to(frames.device)
+        # At once: torch makes room for a transform and copies it where `out` is given.
+        return groups, torch.fft.rfft2(groups), torch.arange(n, dtype=torch.float64)
+    times = torch.from_numpy(np.bincount(member, np.arange(n)) / np.bincount(member))
+    if not factor:
+        groups_ft = _cropped(frames, band, member)
+        return inverse_real(groups_ft, band.cropped), groups_ft, times
+    groups = torch.zeros(n_groups, *band.cropped, device=frames.device)
     for number in range(n):
-        reduced = reduce_frame(frames.stack(number, number + 1)[0], band, factor) if binned is None else binned[number]
-        out[member[number]] += reduced.to(frames.device)
-    times = np.bincount(member, np.arange(n)) / np.bincount(member)
-    return out, torch.from_numpy(times)
+        frame = bin_frame(frames.stack(number, number + 1)[0], band, factor) if binned is None else binned[number]
+        groups[member[number]] += frame.to(frames.device)
+    return groups, torch.fft.rfft2(groups), times
+
+
+def _cropped(frames: PreparedFrames, band: Band, member: NDArray[np.int64]) -> Complex[Tensor, "f h half"]:
+    """The band's part of the transforms of groups of frames."""
+    shape = (int(member[-1]) + 1, band.cropped[0], band.cropped[1] // 2 + 1)
+    out = torch.zeros(shape, dtype=torch.complex64, device=frames.device)
+    for number in range(frames.n_frames):
+        frame = frames.stack(number, number + 1)[0].to(frames.device)
+        out[member[number]] += band.crop(torch.fft.rfft2(frame))
+    return out
 
 
 @dataclass(frozen=True)
@@ -171,8 +197,8 @@ def _motion(frames: PreparedFrames, tracks: _Tracks, hot: NDArray[np.int64]) -> 
     # In each patch what was measured includes the frames' own change of displacement, which `moved` has taken up.
     beside = local.patch_displacements - local.frames.numpy()
     patch_shifts = -np.stack([_at_frames(track, local.times, numbers) for track in beside])
-    coefficients = None if local.coefficients is None else -local.coefficients
-    return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot)
+    coefficients, by_frame = (None if one is None else -one for one in (local.coefficients, local.by_frame))
+    return Motion(frames.shape, shifts, coefficients, local.centres, patch_shifts, hot, by_frame)
 
 
 def _at_frames(

@@ -14,10 +14,10 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from vitreous.core.fourier import crop_fourier
-from vitreous.data.motion import N_COEFFICIENTS, Motion, time_basis
+from vitreous.data.motion import Motion, local_field
 from vitreous.kernels.warp import add_warped, prefilter
 from vitreous.methods.motion.exposure import Exposure, combine, exposure_basis
-from vitreous.methods.motion.frames import PreparedFrames
+from vitreous.methods.motion.frames import ALIGNMENT, PreparedFrames
 from vitreous.methods.motion.spectra import inverse_real
 from vitreous.methods.motion.sum_spectrum import SumSpectrum
 
@@ -77,7 +77,7 @@ def sum_frames(frames: PreparedFrames, motion: Motion, exposure: Exposure, optio
     group = options.frames_a_spectrum(exposure.dose)
     stretches = _stretches(frames.n_frames, group)
     n_groups = max(_groups_in(stretch, group, frames.n_frames) for stretch in stretches) if spectrum else 0
-    sums = torch.empty(len(rows) + n_groups, *shape, device=frames.device)
+    sums = frames.workspace.array(ALIGNMENT, (len(rows) + n_groups, *shape), device=frames.device)
     for stretch in stretches:
         _add_stretch(sums, frames, motion, rows, stretch, group)
         if spectrum is not None:
@@ -193,9 +193,6 @@ def binned_shape(shape: tuple[int, int], binning: float) -> tuple[int, int]:
 
 def motion_field(motion: Motion, number: int) -> Float[Tensor, "2 6"]:
     """Polynomial over the field of the displacement at one frame (see `kernels.warp`)."""
-    field = torch.zeros(2, N_COEFFICIENTS // 3, dtype=torch.float64)
-    if motion.coefficients is not None:
-        table = motion.coefficients.reshape(2, N_COEFFICIENTS // 3, 3)
-        field -= torch.from_numpy(table @ time_basis(number))
-    field[:, 0] -= torch.from_numpy(motion.global_shifts[number])
-    return field
+    field = local_field(motion, number)
+    field[:, 0] += motion.global_shifts[number]
+    return torch.from_numpy(-field)

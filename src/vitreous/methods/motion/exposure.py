@@ -7,6 +7,7 @@ sum_i w(i, k) F_i(k) = sum_r c(r, k) FT[sum_i a(r, i) f_i](k).
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from vitreous.core.dose import dose_weights
 from vitreous.kernels.sums_of_spectra import weigh
 
 _STEPS = 8192  # frequencies of a curve, from zero to the corner of the transform
-_ERROR = 5e-6  # largest error of a weight (the largest of all weights is 1)
+_ERROR = 1e-5  # largest error of a weight (the largest of all weights is 1)
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,14 @@ class Exposure:
     dose: float = 0.0
 
 
+@functools.lru_cache(maxsize=16)
 def exposure_basis(
     n_frames: int, pixel_size: float, exposure: Exposure
 ) -> tuple[Float[Tensor, "r n"], Float[Tensor, "r m"]]:
-    """a(r, i) and c(r, k) at m frequencies from 0 to the corner of a transform with this pixel size (A)."""
+    """a(r, i) and c(r, k) at m frequencies from 0 to the corner of a transform with this pixel size (A).
+
+    Kept, as they are the same for every movie of a kind: not to be written to.
+    """
     k = torch.linspace(0.0, math.sqrt(0.5) / pixel_size, _STEPS, dtype=torch.float64)
     weights = dose_weights(k, exposure.dose * torch.arange(n_frames, dtype=torch.float64), exposure.voltage)
     left, singular, right = torch.linalg.svd(weights, full_matrices=False)

@@ -16,6 +16,9 @@ from torch import Tensor
 from vitreous.kernels.take_frame import take_frame
 from vitreous.methods.motion.bad_pixels import Repair, bad_pixels, places
 from vitreous.methods.motion.unusable import UnusableMovie
+from vitreous.runtime.workspace import Workspace
+
+ALIGNMENT = "alignment, then sums"  # of a workspace: the two never stand side by side
 
 
 class FrameSource(Protocol):
@@ -130,6 +133,7 @@ class PreparedFrames:
 
     keep: hold them in memory; else every use reads the movie again. binning: (factor, (ny, nx)) to have them binned on
     the way, where they are held (see `take_binned`).
+    workspace: where the frames are held, and the binned ones, whose place the sums take later (ALIGNMENT).
     blank: frames (from 0) in which all pixels are the same, as a camera that drops frames leaves them; they say
     nothing of the motion and add nothing to the sum. Raises UnusableMovie where a frame holds values that are not
     numbers, or most are blank.
@@ -146,13 +150,16 @@ class PreparedFrames:
         binning: tuple[int, tuple[int, int]] | None = None,
         device: torch.device | None = None,
         seed: int = 1,
+        workspace: Workspace | None = None,
     ) -> None:
         self.source = source
+        self.workspace = workspace or Workspace()
         self._gain = None if gain is None else gain.to(torch.float32).contiguous()
         self.device = device or torch.device("cpu")
-        self._held = torch.empty(source.n_frames, *source.shape) if keep else None
+        n = source.n_frames
+        self._held = self.workspace.array("frames", (n, *source.shape)) if keep else None
         self._factor, binned_shape = binning or (1, (0, 0))
-        self._binned = torch.empty(source.n_frames, *binned_shape) if keep and binning else None
+        self._binned = self.workspace.array(ALIGNMENT, (n, *binned_shape)) if keep and binning else None
         self.blank: list[int] = []
         bad = np.zeros(source.shape, dtype=bool) if defects is None else defects.copy()
         if gain is not None:

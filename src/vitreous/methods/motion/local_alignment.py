@@ -1,4 +1,4 @@
-"""Local motion: patches of the field fitted together by RELION's polynomial in space and time.
+"""Local motion: patches of the field fitted together by a smooth model, RELION's polynomial or a spline in time.
 
 Zheng et al. (2017) Nat. Methods 14, 331; Zivanov, Nakane and Scheres (2019) IUCrJ 6, 5. MotionCor2 and RELION
 fit the polynomial to the peak of every patch and frame. At 1 or 2 e/A^2 a frame many of those peaks are noise;
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from jaxtyping import Complex, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitreous.data.motion import space_basis, time_basis
+from vitreous.data.motion import nearest_polynomial
 from vitreous.kernels.alignment import Derivatives
 from vitreous.methods.motion.global_alignment import FIT_SHARPNESS
+from vitreous.methods.motion.local_basis import LocalBasis, TimeModel, in_time, local_basis
 from vitreous.methods.motion.outlying_patches import outlying_patches
 from vitreous.methods.motion.patches import cut_patches
 from vitreous.methods.motion.spectra import Band
@@ -30,9 +32,10 @@ _SHARPNESS = (4.0, 1.5, FIT_SHARPNESS)
 _VALIDATED = 2  # how many of these are gone through in each half of the coefficients, to see whether the model holds
 _NEAR_ENOUGH = 0.2  # px: where a fit with broad peaks stops, as a sharper one follows
 _LONGEST_PATCH_STEP = 5.0  # px
-_ALIKE = 0.5  # of the field: over such distances local motion is alike
-N_SPACE, N_TIME = 6, 3
 _TIMES = 12  # frames are summed to about so many before patches are fitted: local motion is smooth in time
+_TRIED: dict[str, tuple[TimeModel, ...]] = {
+    "polynomial": ("polynomial",), "spline": ("spline",), "best": ("polynomial", "spline"),
+}  # fmt: skip
 _SUSPICIOUS = 0.75  # px beyond its noise: when a patch is that far from the model, outliers are looked for
 
 
@@ -44,15 +47,18 @@ class LocalOptions:
     other half by at least this.
     largest_residual: rms (px) of the patches' own displacements about the model beyond which it is not believed,
     over and above what their noise explains.
+    model: in time (see local_basis); best: the one that does so more. n_frames: of the movie.
     """
 
     shape: tuple[int, int]
+    n_frames: int
     patches: tuple[int, int] = (5, 5)
     b_factor: float = 150.0
     iterations: int = 8
     tolerance: float = 0.02
     significance: float = 10.0
     largest_residual: float = 1.5
+    model: TimeModel | Literal["best"] = "polynomial"
     prior: Prior = field(default_factory=Prior)
 
 
@@ -68,12 +74,15 @@ class Spectra:
 class LocalFit:
     """times: (f,) frame index of the middle of what was fitted together.
 
-    frames: (f, 2) displacement beside the global one; coefficients: (2, 18) displacement model or None.
+    frames: (f, 2) displacement beside the global one; coefficients: (2, 18) displacement model or None; by_frame:
+    (n_frames, 2, 6) the displacement over the field in each frame of the movie where the model is a spline, to which
+    the coefficients' polynomial is then the nearest, else None.
 
     centres (p, 2) as (x, y) movie pixels; patch_displacements (p, f, 2) beside the global one; residual: rms
     (px) of these about the model; gain: log-likelihood ratio of model against none on coefficients that neither
-    was fitted to; reason: why there is no model ("" if there is). all_centres (n, 2), patch_residuals (n,) px and
-    rejected (n,) are of every patch, those included that were left out for disagreeing with the others.
+    was fitted to; reason: why there is no model ("" if there is). all_centres (n, 2), patch_residuals (n,) px, their
+    standard errors patch_errors (n,) and rejected (n,) are of every patch, those included that were left out for
+    disagreeing with the others.
     """
 
     times: NDArray[np.float64]
@@ -86,7 +95,9 @@ class LocalFit:
     reason: str
     all_centres: NDArray[np.float64]
     patch_residuals: NDArray[np.float64]
+    patch_errors: NDArray[np.float64]
     rejected: NDArray[np.bool_]
+    by_frame: NDArray[np.float64] | None = None
 
 
 def automatic_patches(shape: tuple[int, int], smallest: int = 100) -> tuple[int, int]:
@@ -111,35 +122,44 @@ def align_patches(
     member = np.arange(len(frames)) // max(1, len(frames) // _TIMES)
     times = torch.from_numpy(np.bincount(member, times.numpy()) / np.bincount(member))
     patches_ft, patch_band, centres = cut_patches(frames, band, displacements, member, options.patches)
-    basis, units = _basis(centres, times, options.shape)
     spectra = Spectra(patches_ft, patch_band)
-    fits = _fits(spectra, basis, options)
-    residuals, suspicious = _disagreement(fits)
+    tried = [_fit_model(model, spectra, centres, times.numpy(), options) for model in _TRIED[options.model]]
+    return _judge(max(tried, key=lambda one: one.fits.gain), centres, times.numpy(), options)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A model, its fit, and of every patch the residual (px) about a fit to all, its error, whether it was left out."""
+
+    basis: LocalBasis
+    fits: _Fits
+    residuals: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    rejected: NDArray[np.bool_]
+
+
+def _fit_model(
+    model: TimeModel, spectra: Spectra, centres: NDArray[np.float64], times: NDArray[np.float64], options: LocalOptions
+) -> _Fitted:
+    """Fit to all patches; where some disagree, again without those that are outlying."""
+    basis = local_basis(centres, times, options.shape, in_time(model, options.n_frames, len(times)))
+    fits = _fits(spectra, basis.columns, options)
+    residuals, errors, suspicious = _disagreement(fits)
     rejected = np.zeros(len(centres), dtype=np.bool_)
     if suspicious:
         rejected = outlying_patches(_free_tracks(spectra, options), centres, options.shape)
     if rejected.any():
         good = torch.from_numpy(np.flatnonzero(~rejected))
-        fits = _fits(Spectra(patches_ft[good.to(patches_ft.device)], patch_band), basis[good], options)
-    return _judge(fits, _Patches(times.numpy(), centres, residuals, rejected), units, options)
+        kept = Spectra(spectra.frames_ft[good.to(spectra.frames_ft.device)], spectra.band)
+        fits = _fits(kept, basis.columns[good], options)
+    return _Fitted(basis, fits, residuals, errors, rejected)
 
 
-@dataclass(frozen=True)
-class _Patches:
-    """times (f,) of what is fitted, centres (n, 2), residuals (n,) px about the fit to all, and which were left out."""
-
-    times: NDArray[np.float64]
-    centres: NDArray[np.float64]
-    residuals: NDArray[np.float64]
-    rejected: NDArray[np.bool_]
-
-
-def _disagreement(fits: _Fits) -> tuple[NDArray[np.float64], bool]:
-    """How far each patch's own displacements are from the model (rms, px), and whether noise cannot explain it."""
+def _disagreement(fits: _Fits) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    """How far each patch's own displacements are from the model (rms, px), how far by noise; whether one is more."""
     step, error = _patch_steps(fits.solution.at)
-    square = step.square().sum(-1).mean(1)
-    excess = square - error.square().mean(1)
-    return square.sqrt().numpy(), float(excess.max()) > _SUSPICIOUS**2
+    square, noise = step.square().sum(-1).mean(1), error.square().mean(1)
+    return square.sqrt().numpy(), noise.sqrt().numpy(), float((square - noise).max()) > _SUSPICIOUS**2
 
 
 def _free_tracks(spectra: Spectra, options: LocalOptions) -> NDArray[np.float64]:
@@ -159,37 +179,6 @@ def _free_tracks(spectra: Spectra, options: LocalOptions) -> NDArray[np.float64]
         frames = parameters.frames.numpy()
         tracks.append(frames - frames.mean(0))
     return np.stack(tracks)
-
-
-def _basis(
-    centres: NDArray[np.float64], times: Float[Tensor, "f"], shape: tuple[int, int]
-) -> tuple[Float[Tensor, "p f m"], NDArray[np.float64]]:
-    """Basis of local motion over patches and frames, and the matrix (18, m) from its coefficients to RELION's.
-
-    Independent coefficients of unit variance give motion of unit mean square that is likely as motion goes: a
-    random walk in time, alike over distances of about half the field. Terms that are the same over the whole
-    field are left to the frames' own shifts.
-    """
-    space = space_basis(centres[:, 0], centres[:, 1], shape)
-    time = time_basis(times.numpy())
-    n, m = len(space) * len(time), N_SPACE * N_TIME
-    full = np.einsum("ps,ft->pfst", space, time).reshape(n, m)
-    local = full[:, N_TIME:]
-    scale = np.sqrt((local**2).mean(0)) + 1e-30
-    _, singular, right = np.linalg.svd(local / scale, full_matrices=False)
-    kept = singular > 1e-6 * singular.max()
-    orthonormal = np.zeros((m, int(kept.sum())))
-    orthonormal[N_TIME:] = right[kept].T / singular[kept] / scale[:, None]
-    columns = (full @ orthonormal).reshape(len(space), len(time), -1)
-    x, y = centres[:, 0] / shape[1], centres[:, 1] / shape[0]
-    distance2 = (x[:, None] - x) ** 2 + (y[:, None] - y) ** 2
-    in_space = np.exp(-0.5 * distance2 / _ALIKE**2)
-    in_time = np.minimum(times.numpy()[:, None], times.numpy())
-    covariance = np.einsum("pfm,pq,fg,qgn->mn", columns, in_space, in_time, columns, optimize=True)
-    values, vectors = np.linalg.eigh(covariance)
-    values = values.clip(min=1e-6 * values.max())
-    units = orthonormal @ (vectors * np.sqrt(values / values.sum() * n))
-    return torch.from_numpy((full @ units).reshape(columns.shape)), units
 
 
 @dataclass(frozen=True)
@@ -257,10 +246,13 @@ def _anneal(
     return fit(final, parameters, options.prior, iterations=most, tolerance=tolerance, size_model=True)
 
 
-def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: LocalOptions) -> LocalFit:
+def _judge(
+    fitted: _Fitted, centres: NDArray[np.float64], times: NDArray[np.float64], options: LocalOptions
+) -> LocalFit:
     """Keep the model if it holds for coefficients it has not seen, and the patches agree with it."""
-    centres = patches.centres[~patches.rejected]
-    of_all = (patches.centres, patches.residuals, patches.rejected)
+    fits, basis = fitted.fits, fitted.basis
+    of_all = (centres, fitted.residuals, fitted.errors, fitted.rejected)
+    centres = centres[~fitted.rejected]
     step, error = _patch_steps(fits.solution.at)
     residual = float(step.square().sum(-1).mean().sqrt())
     excess = math.sqrt(max(residual**2 - float(error.square().mean()), 0.0))
@@ -270,14 +262,15 @@ def _judge(fits: _Fits, patches: _Patches, units: NDArray[np.float64], options: 
     elif excess > options.largest_residual:
         reason = f"patches disagree with the model by {excess:.2f} px rms"
     if not reason:
-        tracks = fits.solution.displacements + step
-        coefficients = (units @ fits.solution.parameters.model.numpy()).T
-        found = (fits.solution.parameters.frames, coefficients, centres, tracks.numpy(), residual, fits.gain, "")
-        return LocalFit(patches.times, *found, *of_all)
+        tracks, model = fits.solution.displacements + step, fits.solution.parameters.model
+        by_frame = None if basis.is_polynomial else basis.by_frame(model, options.n_frames)
+        coefficients = basis.coefficients(model) if by_frame is None else nearest_polynomial(by_frame)
+        patches = (centres, tracks.numpy(), residual, fits.gain, "")
+        return LocalFit(times, fits.solution.parameters.frames, coefficients, *patches, *of_all, by_frame)
     still = Parameters.zero(step.shape[1], 0)
     step, _ = _patch_steps(fits.without.derivatives(still))
-    found = (still.frames, None, centres, step.numpy(), residual, fits.gain, reason)
-    return LocalFit(patches.times, *found, *of_all)
+    patches = (centres, step.numpy(), residual, fits.gain, reason)
+    return LocalFit(times, still.frames, None, *patches, *of_all)
 
 
 def _patch_steps(at: Derivatives) -> tuple[Float[Tensor, "p f 2"], Float[Tensor, "p f"]]:

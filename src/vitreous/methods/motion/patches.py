@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitreous.kernels import cut_patches as kernel
+from vitreous.kernels.add_turned import add_turned
 from vitreous.methods.motion.spectra import Band, phases
 
 _OVERLAP = 1.25  # patches reach this much beyond their cell; the soft edge takes it back
@@ -26,7 +27,7 @@ def cut_patches(
 ) -> tuple[Complex[Tensor, "p g height half"], Band, NDArray[np.float64]]:
     """Transforms of soft-edged patches of globally aligned frames, their band, and centres (p, 2) as (x, y).
 
-    member: (f,) which of g groups each frame is added to. Frames are cut at whole pixels, the rest is a phase.
+    member: (f,) which of g groups each frame is added to, rising. Frames are cut at whole pixels, the rest is a phase.
     """
     (ny, nx), device = band.cropped, frames.device
     sizes = [min(full, 2 * math.ceil(_OVERLAP * full / n / 2)) for full, n in ((ny, patches[1]), (nx, patches[0]))]
@@ -41,14 +42,15 @@ def cut_patches(
     extent = (round(sizes[0] * float(scale[1])), round(sizes[1] * float(scale[0])))
     patch_band = Band(extent, (sizes[0], sizes[1]))
     shape = (len(corners), int(member[-1]) + 1, sizes[0], sizes[1] // 2 + 1)
-    out = torch.zeros(shape, dtype=torch.complex64, device=device)
+    out = torch.empty(shape, dtype=torch.complex64, device=device)
     cut = torch.empty(len(corners), *sizes, device=device)
-    for group, frame, moved in zip(member, frames, displacements, strict=True):
+    begun = np.diff(member, prepend=-1) > 0
+    for group, anew, frame, moved in zip(member, begun, frames, displacements, strict=True):
         whole = (moved / scale).round()
         there = [(y + int(whole[1]), x + int(whole[0])) for y, x in corners]
         kernel.cut_patches(frame, there, window, cut)
         row, column = phases(patch_band, moved - whole * scale, device)
-        out[:, group].addcmul_(torch.fft.rfft2(cut), row * column)
+        add_turned(out[:, group], torch.fft.rfft2(cut), row[:, 0], column, anew=bool(anew))
     centres = np.array([(x + sizes[1] / 2, y + sizes[0] / 2) for y, x in corners]) * scale.numpy()
     return out, patch_band, centres
 

@@ -76,19 +76,11 @@ def band_limit(b_factor: float, sharpness: float, negligible: float = _NEGLIGIBL
 def alignment_band(shape: tuple[int, int], b_factor: float, sharpness: float) -> tuple[Band, int]:
     """What alignment sees of a frame: a band, and how many pixels are binned (0: cropped in Fourier space).
 
-    Binning needs no transform of the whole frame, but loses a few percent of the signal at the end of the band.
+    Binning needs no transform of a whole frame, but loses a few percent of the signal at the end of the band.
     """
     if min(shape) < _LARGE_FIELD:
         return band_of(shape, band_limit(b_factor, sharpness)), 0
     return binned_band(shape, band_limit(b_factor, sharpness, _SPARED))
-
-
-def reduce_frame(frame: Float[Tensor, "height width"], band: Band, factor: int) -> Float[Tensor, "h w"]:
-    """A frame as `alignment_band` wants it."""
-    if factor:
-        return bin_frame(frame, band, factor)
-    cropped = crop_fourier(torch.fft.rfft2(frame), band.shape, band.cropped)
-    return inverse_real(cropped, band.cropped)
 
 
 def band_of(shape: tuple[int, int], limit: float) -> Band:

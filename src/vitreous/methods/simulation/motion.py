@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitreous.data.motion import Motion, grid_points, space_basis, time_basis
+from vitreous.data.motion import Motion, grid_points, local_field, space_basis, time_basis
 
 _SETTLING = 4.0  # e/A^2 within which the fast early motion dies away
 N_SPATIAL, N_TEMPORAL = 6, 3  # terms of space_basis and time_basis
@@ -39,9 +39,7 @@ def no_motion(n_frames: int, shape: tuple[int, int]) -> Motion:
 
 def displacement_model(motion: Motion, frame: int) -> NDArray[np.float64]:
     """Displacement (x, y) in pixels at one frame as (2, 6) coefficients of space_basis, the whole field's included."""
-    model = np.zeros((2, N_SPATIAL))
-    if motion.coefficients is not None:
-        model -= motion.coefficients.reshape(2, N_SPATIAL, N_TEMPORAL) @ time_basis(frame)
+    model = -local_field(motion, frame)
     model[:, 0] -= motion.global_shifts[frame]
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,12 @@ def make_movie(
     local: float = 0.0,
     gain: NDArray[np.float64] | float = 1.0,
     seed: int = 0,
+    course: Callable[[int], float] = lambda f: 1 - np.exp(-f / 4.0),
 ) -> Made:
-    """drift: (n_frames, 2) as (x, y) pixels; local: scale of the local motion in px; gain: the detector's pattern."""
+    """drift: (n_frames, 2) as (x, y) pixels; local: scale of the local motion in px; gain: the detector's pattern.
+
+    course: how much of the local motion is done by each frame.
+    """
     rng = np.random.default_rng(seed)
     size = n + 2 * MARGIN
     k = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
@@ -44,7 +49,7 @@ def make_movie(
     u, v = (axis.astype(np.float32) / n - 0.5 for axis in np.meshgrid(np.arange(n), np.arange(n)))
 
     def field(f: int, u: NDArray[np.float64], v: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-        amount = local * (1 - np.exp(-f / 4.0))
+        amount = local * (course(f) - course(0))
         return (
             drift[f, 0] + amount * (1.2 * u - 1.5 * u * v + v * v),
             drift[f, 1] + amount * (-1.4 * v + 1.3 * u * u),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from vitreous.methods.motion.correction import SumOptions, binned_shape, sum_fra
 from vitreous.methods.motion.exposure import Exposure
 from vitreous.methods.motion.frames import ArrayFrames, PreparedFrames
 from vitreous.methods.motion.local_alignment import automatic_patches
+from vitreous.runtime.workspace import Workspace
 
 
 def correct(frames, *, patches=(1, 1), dose=2.0, gain=None, keep=True, **sums):
@@ -210,6 +213,8 @@ def test_no_patch_is_left_out_of_a_good_movie(movie, drift):
     assert got.local is not None
     assert not got.local.rejected.any()
     assert got.local.patch_residuals.max() < 1.0
+    # what is left of every patch is little more than its noise: the fit has converged there
+    assert np.all(got.local.patch_residuals < 2.0 * got.local.patch_errors + 0.1)
 
 
 def test_even_and_odd_sums_are_of_their_frames():
@@ -233,3 +238,56 @@ def test_even_and_odd_sums_are_of_their_frames():
     assert len(shifts) == 5
     for sums, one in ((got.sums.odd, alone[0]), (got.sums.even, alone[1])):
         assert float(sums.mean()) == pytest.approx(float(one.sums.plain.mean()), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("local", [0.0, 3.0])
+@pytest.mark.parametrize("total", [1.0, 20.0])
+@pytest.mark.parametrize("dose", [0.5, 1.0, 2.0])
+def test_over_drifts_and_doses(movie, dose, total, local):
+    """24 e/A^2 at 1 A a pixel: at most 0.2 px where all moves alike, 0.4 px where it does not."""
+    n_frames = round(24.0 / dose)
+    way = (np.arange(n_frames) / (n_frames - 1)) ** 0.7
+    made = movie(
+        1024, n_frames, dose=dose, contrast=0.08, drift=total * way[:, None] * [0.86, -0.51], local=local,
+        course=lambda f: 1 - np.exp(-f * dose / 8.0),
+    )  # fmt: skip
+    got = correct(made.frames, patches=(5, 5), dose=dose)
+    assert motion_error(got.motion, made.true, made.points)[0] < (0.4 if local else 0.2)
+
+
+def test_a_spline_follows_a_jump_and_the_better_model_is_known(movie, drift):
+    """Most of the local motion in one frame, early: a cubic in time swings about it."""
+    jump, slow = (
+        movie(640, 16, drift=drift(16), local=6.0, course=course)
+        for course in (lambda f: float(f >= 3), lambda f: 1 - np.exp(-f / 4.0))
+    )
+    found = {}
+    for made, name in ((jump, "jump"), (slow, "slow")):
+        for model in ("polynomial", "spline", "best"):
+            options = MotionOptions(Exposure(1.0, 300.0, 2.0), SumOptions(), patches=(5, 5), local_model=model)
+            motion = correct_movie(ArrayFrames(made.frames), options).motion
+            found[name, model] = motion, motion_error(motion, made.true, made.points)[0]
+    assert found["jump", "polynomial"][1] > 0.6
+    assert found["jump", "spline"][1] < 0.4
+    assert found["slow", "polynomial"][1] < 0.3
+    assert found["slow", "spline"][1] < 0.3
+    assert found["jump", "best"][0].local_by_frame is not None
+    assert found["slow", "best"][0].local_by_frame is None
+    assert found["jump", "best"][1] == found["jump", "spline"][1]
+    assert found["slow", "best"][1] == found["slow", "polynomial"][1]
+    # the polynomial that stands for the spline in RELION's files is no worse than a polynomial can be
+    stand_in = replace(found["jump", "spline"][0], local_by_frame=None)
+    assert motion_error(stand_in, jump.true, jump.points)[0] < found["jump", "polynomial"][1] + 0.1
+
+
+def test_a_workspace_used_before_changes_nothing(movie, drift):
+    workspace = Workspace()
+    made = [movie(size, 8, drift=drift(8), local=3.0, seed=size) for size in (512, 384)]
+    for one in (*made, made[0]):
+        options = MotionOptions(Exposure(1.0, 300.0, 2.0), SumOptions(plain=True), patches=(3, 3))
+        alone, got = (correct_movie(ArrayFrames(one.frames), options, workspace=used) for used in (None, workspace))
+        assert np.array_equal(alone.motion.global_shifts, got.motion.global_shifts)
+        assert torch.equal(alone.sums.weighted, got.sums.weighted)
+        assert torch.equal(alone.sums.plain, got.sums.plain)
+        assert torch.equal(alone.sums.spectrum, got.sums.spectrum)
