@@ -56,6 +56,7 @@ Value = TypeVar("Value")
 _POOLED = 50  # micrographs whose scores a threshold made on the way goes by, besides its own
 _TRIES = 3  # of a movie for which the GPU has no room
 _PAUSE_S = 20.0
+_LATER = 48  # bytes a pixel of what follows motion correction, which keeps its large arrays for the next movie
 
 
 @dataclass(frozen=True)
