@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -24,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
+_END_POLL_S = 0.01  # when nothing is left to take: each wait from then on is one of the whole run
 _LOOK_S = 1.0  # between looks at who lives
 _TAKING_S = 0.5  # between taking a ticket and saying so
 _LEAVING_S = 60.0
@@ -70,8 +72,8 @@ def shared_out(
         hands = [executor.submit(line.take_items) for _ in range(threads)]
         if ranks.is_first:
             yield from _collected(line, Watch(ranks.meeting))
-        while not all(hand.done() for hand in hands):
-            time.sleep(_POLL_S)
+        while wait_for(hands, timeout=_LOOK_S).not_done:
+            pass  # a signal is heard in between
         for hand in hands:
             hand.result()
     finally:
@@ -83,13 +85,17 @@ def shared_out(
 
 
 class _Line(Generic[Item, Result]):
-    """One rank's end of the queue: threads take items and leave answers; `again` are items to take up a second time."""
+    """One rank's end of the queue: threads take items and leave answers; `again` are items to take up a second time.
+
+    poll_s: seconds between looks at what others do, less when they are about to be done.
+    """
 
     def __init__(self, items: Sequence[Item], work: Callable[[Item], Result], ranks: Ranks) -> None:
         assert ranks.meeting is not None
         self.items, self.ranks, self.meeting = items, ranks, ranks.meeting
         self.again: deque[int] = deque()
         self.answers: dict[int, _Answer[Result]] = {}
+        self.poll_s = _POLL_S
         self._work = work
         self._closed = threading.Event()
 
@@ -122,9 +128,10 @@ class _Line(Generic[Item, Result]):
             if index < len(self.items):
                 self.meeting.put(f"taken/{index}", self.ranks.rank)
                 return index
+            self.poll_s = _END_POLL_S
             if self.meeting.has("closed"):
                 return None
-            time.sleep(_POLL_S)
+            time.sleep(self.poll_s)
         return None
 
     def n_taken(self) -> int:
@@ -159,7 +166,7 @@ def _collected(line: _Line[Item, Result], watch: Watch) -> Iterator[Result]:
             if time.monotonic() - looked > _LOOK_S:
                 looked = time.monotonic()
                 _look(line, watch, dead)
-            time.sleep(_POLL_S)
+            time.sleep(line.poll_s)
         answer: _Answer[Result] | None = line.answers.pop(index, None)
         if answer is None:
             answer = line.meeting.get(f"done/{index}")
@@ -168,6 +175,8 @@ def _collected(line: _Line[Item, Result], watch: Watch) -> Iterator[Result]:
         if answer.error is not None:
             raise answer.error
         yield answer.result  # type: ignore[misc]
+        if index == 0:  # what the work itself imports is there by now
+            line.ranks.meanwhile()
     line.close()
     _wait_for_leaving(line, watch, dead)
 
@@ -199,7 +208,7 @@ def _wait_for_leaving(line: _Line[Item, Result], watch: Watch, dead: set[int]) -
         while not (line.meeting.has(f"left/{rank}") or rank in dead or watch.is_dead(rank)):
             if time.monotonic() > deadline:
                 return
-            time.sleep(_POLL_S)
+            time.sleep(_END_POLL_S)
 
 
 class _Ear(logging.Handler):
