@@ -36,7 +36,7 @@ class Served(BaseException):
 
 
 @dataclass(frozen=True)
-class _Answer(Generic[Result]):
+class Answer(Generic[Result]):
     """What came of an item: its result or the error it raised, and what was said meanwhile."""
 
     result: Result | None
@@ -94,7 +94,7 @@ class _Line(Generic[Item, Result]):
         assert ranks.meeting is not None
         self.items, self.ranks, self.meeting = items, ranks, ranks.meeting
         self.again: deque[int] = deque()
-        self.answers: dict[int, _Answer[Result]] = {}
+        self.answers: dict[int, Answer[Result]] = {}
         self.poll_s = _POLL_S
         self._work = work
         self._closed = threading.Event()
@@ -109,11 +109,11 @@ class _Line(Generic[Item, Result]):
         """One thread: item after item until there are no more, or the queue is closed."""
         while (index := self._next()) is not None:
             self._tell(f"working on item {index + 1} of {len(self.items)}")
-            answer = _attempt(self._work, self.items[index])
+            answer = attempt(self._work, self.items[index])
             if self.ranks.is_first:
                 self.answers[index] = answer
             else:
-                self.meeting.put(f"done/{index}", _portable(answer))
+                self.meeting.put(f"done/{index}", portable(answer))
             self._tell("waiting for an item")
 
     def _tell(self, doing: str) -> None:
@@ -139,21 +139,22 @@ class _Line(Generic[Item, Result]):
         return self.meeting.ticket("next", peek=True)
 
 
-def _attempt(work: Callable[[Item], Result], item: Item) -> _Answer[Result]:
+def attempt(work: Callable[[Item], Result], item: Item) -> Answer[Result]:
+    """What comes of an item, its error included."""
     with _hearing() as said:
         try:
-            return _Answer(work(item), None, said)
+            return Answer(work(item), None, said)
         except Exception as error:
-            return _Answer(None, error, said)
+            return Answer(None, error, said)
 
 
-def _portable(answer: _Answer[Result]) -> _Answer[Result]:
+def portable(answer: Answer[Result]) -> Answer[Result]:
     """As it can be sent: an error that cannot be pickled becomes its words."""
     try:
         pickle.loads(pickle.dumps(answer))
     except Exception as fault:
         words = repr(answer.error) if answer.error is not None else f"a result cannot be sent: {fault}"
-        return _Answer(None, RuntimeError(words), answer.said)
+        return Answer(None, RuntimeError(words), answer.said)
     return answer
 
 
@@ -167,11 +168,11 @@ def _collected(line: _Line[Item, Result], watch: Watch) -> Iterator[Result]:
                 looked = time.monotonic()
                 _look(line, watch, dead)
             time.sleep(line.poll_s)
-        answer: _Answer[Result] | None = line.answers.pop(index, None)
+        answer: Answer[Result] | None = line.answers.pop(index, None)
         if answer is None:
             answer = line.meeting.get(f"done/{index}")
             assert answer is not None
-            _repeat(answer.said)
+            repeat(answer.said)
         if answer.error is not None:
             raise answer.error
         yield answer.result  # type: ignore[misc]
@@ -236,7 +237,7 @@ def _hearing() -> Iterator[list[tuple[str, int, str]]]:
         logger.removeHandler(ear)
 
 
-def _repeat(said: list[tuple[str, int, str]]) -> None:
+def repeat(said: list[tuple[str, int, str]]) -> None:
     """What another rank said, once more where it is heard."""
     for name, level, message in said:
         logging.getLogger(name).log(level, "%s", message)
