@@ -134,7 +134,8 @@ def execute(
     where: str = "",
 ) -> int:
     """Run a job as the command line asks; returns the exit code, raises what the runner raises."""
-    from vitreous.app.report.job_page import write_job_page
+    from vitreous.app.report.job_page import module_of, write_job_page
+    from vitreous.app.report.page import import_drawing
     from vitreous.pipeline.project import Project, read_record
     from vitreous.pipeline.runner import run_job
     from vitreous.runtime.launch import is_first, noted_place
@@ -160,6 +161,7 @@ def execute(
         resume=resume is not None,
         on_success=lambda done: write_job_page(done.directory, project.root),
         on_iteration=lambda place: write_job_page(place, project.root, running=True),
+        meanwhile=lambda: import_drawing(module_of(job.name)),
     )
     if is_first():
         click.echo(f"{run.outputs.summary or 'done'}\n{run.directory}")

@@ -9,7 +9,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +78,25 @@ def prepare(params: MotioncorrParameters, context: Context, listed: Dataset | No
     if twice:
         raise InputError(path, f"two movies would be written to {twice[0]}.mrc", "Give each movie its own name.")
     work = Work(params, context, dataset, None, None, {})
-    shapes = _shapes(work)
-    shape = next(iter(shapes.values()))
-    gain, defects = _gain(work, shape), None
+    return _with_references(work, _shapes(work))
+
+
+def prepare_like(
+    first: Dataset, shapes: dict[int, tuple[int, int]], params: MotioncorrParameters, context: Context
+) -> Work:
+    """What another rank has prepared: movies with their optics as it lists them, and `shapes` as it found them."""
+    return _with_references(Work(params, context, first, None, None, {}), shapes, is_made=True)
+
+
+def _with_references(work: Work, shapes: dict[int, tuple[int, int]], *, is_made: bool = False) -> Work:
+    """Read gain and defects. is_made: a gain that is estimated was so by another rank."""
+    params, shape = work.params, next(iter(shapes.values()))
+    gain, defects = _gain(work, shape, is_made=is_made), None
     if gain is not None:
         shapes = {group: (gain.shape[0], gain.shape[1]) for group in shapes}
     if params.defects:
-        defects = read_defects(context.project / params.defects, next(iter(shapes.values())))
-    return Work(params, context, dataset, gain, defects, shapes)
+        defects = read_defects(work.context.project / params.defects, next(iter(shapes.values())))
+    return replace(work, gain=gain, defects=defects, shapes=shapes)
 
 
 def _list_movies(params: MotioncorrParameters, context: Context) -> Dataset:
@@ -169,11 +180,11 @@ def _shapes(work: Work) -> dict[int, tuple[int, int]]:
     return {group: counts.most_common(1)[0][0] for group, counts in seen.items()}
 
 
-def _gain(work: Work, shape: tuple[int, int]) -> torch.Tensor | None:
+def _gain(work: Work, shape: tuple[int, int], *, is_made: bool) -> torch.Tensor | None:
     """The gain reference as given, or estimated from the movies; None for none."""
     params, context = work.params, work.context
     if not params.gain:
-        return _estimated_gain(work, shape) if params.estimate_gain else None
+        return _estimated_gain(work, shape, is_made=is_made) if params.estimate_gain else None
     path = context.project / params.gain
     movie = str(work.dataset.rows["movie_name"][0])
     eer = movie.lower().endswith(".eer")
@@ -182,10 +193,12 @@ def _gain(work: Work, shape: tuple[int, int]) -> torch.Tensor | None:
     return torch.from_numpy(gain)
 
 
-def _estimated_gain(work: Work, shape: tuple[int, int]) -> torch.Tensor | None:
+def _estimated_gain(work: Work, shape: tuple[int, int], *, is_made: bool) -> torch.Tensor | None:
     path = work.context.directory / "gain_estimated.mrc"
-    if work.context.resume and path.exists():
+    if (work.context.resume or is_made) and path.exists():
         return torch.from_numpy(read_gain(path))
+    if is_made:
+        return None  # nothing was found
     names = [str(name) for name in work.dataset.rows["movie_name"]]
     chosen = np.unique(np.linspace(0, len(names) - 1, min(work.params.estimate_gain, len(names))).round().astype(int))
     estimate = estimate_gain(_sums(work, [names[index] for index in chosen], shape), shape)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Generator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from vitreous.core.errors import InputError
 from vitreous.data.dataset import Dataset
 from vitreous.io.movies import MOVIE_ENDINGS, open_movie
 from vitreous.job import Context
-from vitreous.jobs._motioncorr_work import Work, listed_movies, prepare, stem_of
+from vitreous.jobs._motioncorr_work import Work, listed_movies, prepare, prepare_like, stem_of
 from vitreous.jobs._preprocess_parameters import Steps
 from vitreous.jobs._preprocess_stream import Preprocessed, Stream
+from vitreous.runtime.open_queue import OpenQueue
 
 log = logging.getLogger(__name__)
 _LOOK_S = 2.0  # between looks at the folder, at most
@@ -91,18 +94,23 @@ def _fault_of(path: Path) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Arrival:
+    """One movie as it goes to a rank: its list of one, and the sizes that movies must have."""
+
+    listed: Dataset
+    shapes: dict[int, tuple[int, int]]
+
+
 class Watched:
     """Results as they come, and None now and then while there are none.
 
     Iterating ends after `stop_after_idle` minutes without a new movie. Stopped in between, it waits for what is on its
-    way, and no more is begun.
+    way, and no more is begun. With several ranks the first one looks at the folder, and all take movies.
     """
 
     def __init__(self, steps: Steps, params: Any, context: Context) -> None:
         self.steps, self.params, self.context = steps, params, context
-        if context.ranks is not None and context.ranks.size > 1:
-            what = "is the work of one process (on a GPU it keeps that one busy)"
-            raise InputError("--watch", what, "Leave --ranks out, or start one job a GPU on folders of their own.")
         place = (context.project / params.watch).absolute()
         if "*" not in params.watch and not place.is_dir():
             raise InputError(params.watch, "there is no such folder", "Make it, or mend the name.")
@@ -110,9 +118,11 @@ class Watched:
         self.folder = Folder(place, params.watch_age, without=frozenset(one.resolve() for one in given))
         self.work: Work | None = None
         self.stream: Stream | None = None
+        self._preparing = threading.Lock()
         self._order: list[str] = []
         self._paths: list[Path] = []
         self._done: dict[str, Preprocessed] = {}
+        self._names: dict[int, str] = {}  # by their numbers in the queue
 
     @property
     def results(self) -> list[Preprocessed]:
@@ -120,64 +130,81 @@ class Watched:
         return [self._done[name] for name in self._order if name in self._done]
 
     def __iter__(self) -> Generator[Preprocessed | None]:
+        queue = OpenQueue(self._process, threads=self._lanes, ranks=self.context.ranks)
+        if not self.context.writes:
+            queue.serve()
         last = time.monotonic()
-        on_way: dict[Future[Preprocessed], str] = {}
-        lanes: ThreadPoolExecutor | None = None
+        pause = min(_LOOK_S, max(0.1, self.folder.age / 4))
         log.info("watching %s; stop with Ctrl-C, go on with --continue", self.folder.place)
         try:
             while True:
                 for path in self.folder.complete():
                     last = time.monotonic()
-                    index = self._take(path)
-                    if self._order[index] in self._done:  # it cannot be opened
-                        yield self._done[self._order[index]]
-                        continue
-                    assert self.work is not None
-                    assert self.stream is not None
-                    lanes = lanes or ThreadPoolExecutor(self.stream.lanes, initializer=self.stream.start_lane)
-                    on_way[lanes.submit(self.stream.process, self.work, index)] = self._order[index]
-                pause = min(_LOOK_S, max(0.1, self.folder.age / 4))
-                if on_way:
-                    last = time.monotonic()
-                    ready, _ = wait(on_way, timeout=pause, return_when=FIRST_COMPLETED)
-                    for future in ready:
-                        self._done[on_way.pop(future)] = future.result()
-                        yield future.result()
-                else:
-                    time.sleep(pause)
+                    name = self._take(path)
+                    if name in self._done:  # it cannot be opened
+                        yield self._done[name]
+                    else:
+                        self._names[queue.put(self._arrival(name))] = name
+                was_idle = not queue.on_way
+                for number, result in queue.done(pause):
+                    yield self._note(number, result)
+                if was_idle:
                     yield None
+                else:
+                    last = time.monotonic()
                 idle = time.monotonic() - last
-                if self.params.stop_after_idle and idle > 60 * self.params.stop_after_idle and not on_way:
+                if self.params.stop_after_idle and idle > 60 * self.params.stop_after_idle and not queue.on_way:
                     log.info("no new movie for %.1f min: ending", idle / 60)
                     return
         finally:
-            if lanes is not None:
-                for future in on_way:
-                    future.cancel()
-                lanes.shutdown(wait=True)
-                for future, name in on_way.items():
-                    if not future.cancelled() and future.exception() is None:
-                        self._done[name] = future.result()
+            for number, result in queue.close():
+                self._note(number, result)
 
-    def _take(self, path: Path) -> int:
-        """Put a movie on the list; its place there. While none could be opened yet, one that cannot is done: as bad."""
+    def _lanes(self) -> int:
+        """One until the first movie is there, which tells how many have room."""
+        return self.stream.lanes if self.stream is not None else 1
+
+    def _arrival(self, name: str) -> Arrival:
+        assert self.work is not None
+        return Arrival(self.work.dataset.take(np.array([self._order.index(name)])), self.work.shapes)
+
+    def _process(self, arrival: Arrival) -> Preprocessed:
+        """Take a movie all the way, in any rank."""
+        with self._preparing:
+            if self.stream is None:
+                self.work = prepare_like(arrival.listed, arrival.shapes, self.steps.motion, self.context)
+                self.stream = Stream(self.steps, self.work)
+            stream, work = self.stream, self.work
+        assert work is not None
+        stream.start_lane()
+        return stream.process(replace(work, dataset=arrival.listed), 0)
+
+    def _note(self, number: int, result: Preprocessed) -> Preprocessed:
+        """Keep a result under its place in the list of all."""
+        name = self._names[number]
+        if result.motion is not None:
+            result = replace(result, motion=replace(result.motion, index=self._order.index(name)))
+        self._done[name] = result
+        return result
+
+    def _take(self, path: Path) -> str:
+        """Put a movie on the list; its name there. While none could be opened yet, one that cannot is done: as bad."""
         name = str(listed_movies([path], self.context).rows["movie_name"][0])
         if name in self._order:  # it has changed since it was taken
             self._forget(name)
         else:
             self._order.append(name)
             self._paths.append(path)
-        index = self._order.index(name)
         if self.work is None:
             if fault := _fault_of(path):
                 self._done[name] = Preprocessed(name, left_out=fault, finished=time.time())
-                return index
+                return name
             self.work = prepare(self.steps.motion, self.context, listed_movies(self._paths, self.context))
             self.stream = Stream(self.steps, self.work)
         else:
             rows = listed_movies(self._paths, self.context).rows
             self.work = replace(self.work, dataset=Dataset("movies", self.work.dataset.optics, rows))
-        return index
+        return name
 
     def _forget(self, name: str) -> None:
         """What was made of a movie that is another one now."""

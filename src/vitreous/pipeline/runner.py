@@ -6,7 +6,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitreous.core.errors import InputError
@@ -53,12 +53,14 @@ def run_job(
     step: str = "",
     on_success: Callable[[JobRun], object] | None = None,
     on_iteration: Callable[[Path], object] = lambda directory: None,
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> JobRun:
     """Run a job in a project; a new numbered directory unless one is given.
 
     resume: go on from what lies in the directory. step: the recipe's name for it. on_success: called before the job
     is marked as done (the job's report). on_iteration: called with the job's directory now and then while it iterates
-    (the report so far). Raises InputError (the user's fault), Stopped (a signal) or JobFailed (ours).
+    (the report so far). meanwhile: called once while ranks are at work on a queue (what on_success will need). Raises
+    InputError (the user's fault), Stopped (a signal) or JobFailed (ours).
     """
     from vitreous.runtime import ranks
     from vitreous.runtime.launch import is_rank
@@ -70,6 +72,7 @@ def run_job(
         raise InputError("torchrun", what, "Start it without --ranks, torchrun or srun -n")
     with ranks.joined(queued=job.queued) as mine:
         if mine.is_first:
+            mine = replace(mine, meanwhile=meanwhile)
             return _run_first(project, job, params, directory, resume, step, on_success, on_iteration, mine)
         logging.getLogger("vitreous").setLevel(logging.WARNING)  # the first rank tells what there is to tell
         return _run(project, job, params, mine.share(None), resume, step, mine)

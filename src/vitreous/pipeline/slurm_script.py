@@ -86,12 +86,16 @@ def _options(name: str, project: Path, directory: str, wants: Allocation) -> lis
 def _body(command: Sequence[str], directory: str, wants: Allocation, python: str) -> list[str]:
     """What is run: from the job's last iteration, if there is one; so that the same script goes on."""
     lines = []
+    place = shlex.quote(directory)
     if wants.cpus_per_rank:
         lines += [f"export OMP_NUM_THREADS={wants.cpus_per_rank}"]
     again = [
         "",
         "# Told to stop before the time limit, the job marks itself as aborted: back to the queue, and on from there.",
-        f"if [ $code -ne 0 ] && [ -e {shlex.quote(directory)}/RELION_JOB_EXIT_ABORTED ]; then",
+        "# Where it was told so before it had begun there is nothing of it yet: at most three times.",
+        f"aborted={place}/RELION_JOB_EXIT_ABORTED begun={place}/job.yaml",
+        'if [ $code -ne 0 ] && { [ -e "$aborted" ] \\',
+        '    || { [ ! -e "$begun" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; }; }; then',
         '    scontrol requeue "$SLURM_JOB_ID"',
         "fi",
     ]

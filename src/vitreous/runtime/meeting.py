@@ -41,6 +41,12 @@ class Meeting:
         """A value; waits for it (up to the timeout: DistStoreError, a RuntimeError)."""
         return pickle.loads(self.store.get(key))
 
+    def take(self, key: str) -> Any:
+        """A value, which nobody will ask for again."""
+        value = self.get(key)
+        self.store.delete_key(key)
+        return value
+
     def ticket(self, name: str, *, peek: bool = False) -> int:
         """0, 1, 2... : each number is given out once over all ranks. peek: the next one, without taking it."""
         return int(self.store.add(name, 0)) if peek else int(self.store.add(name, 1)) - 1

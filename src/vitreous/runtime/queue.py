@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -24,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _POLL_S = 0.05
+_END_POLL_S = 0.01  # when nothing is left to take: each wait from then on is one of the whole run
 _LOOK_S = 1.0  # between looks at who lives
 _TAKING_S = 0.5  # between taking a ticket and saying so
 _LEAVING_S = 60.0
@@ -34,7 +36,7 @@ class Served(BaseException):
 
 
 @dataclass(frozen=True)
-class _Answer(Generic[Result]):
+class Answer(Generic[Result]):
     """What came of an item: its result or the error it raised, and what was said meanwhile."""
 
     result: Result | None
@@ -70,8 +72,8 @@ def shared_out(
         hands = [executor.submit(line.take_items) for _ in range(threads)]
         if ranks.is_first:
             yield from _collected(line, Watch(ranks.meeting))
-        while not all(hand.done() for hand in hands):
-            time.sleep(_POLL_S)
+        while wait_for(hands, timeout=_LOOK_S).not_done:
+            pass  # a signal is heard in between
         for hand in hands:
             hand.result()
     finally:
@@ -83,13 +85,17 @@ def shared_out(
 
 
 class _Line(Generic[Item, Result]):
-    """One rank's end of the queue: threads take items and leave answers; `again` are items to take up a second time."""
+    """One rank's end of the queue: threads take items and leave answers; `again` are items to take up a second time.
+
+    poll_s: seconds between looks at what others do, less when they are about to be done.
+    """
 
     def __init__(self, items: Sequence[Item], work: Callable[[Item], Result], ranks: Ranks) -> None:
         assert ranks.meeting is not None
         self.items, self.ranks, self.meeting = items, ranks, ranks.meeting
         self.again: deque[int] = deque()
-        self.answers: dict[int, _Answer[Result]] = {}
+        self.answers: dict[int, Answer[Result]] = {}
+        self.poll_s = _POLL_S
         self._work = work
         self._closed = threading.Event()
 
@@ -103,11 +109,11 @@ class _Line(Generic[Item, Result]):
         """One thread: item after item until there are no more, or the queue is closed."""
         while (index := self._next()) is not None:
             self._tell(f"working on item {index + 1} of {len(self.items)}")
-            answer = _attempt(self._work, self.items[index])
+            answer = attempt(self._work, self.items[index])
             if self.ranks.is_first:
                 self.answers[index] = answer
             else:
-                self.meeting.put(f"done/{index}", _portable(answer))
+                self.meeting.put(f"done/{index}", portable(answer))
             self._tell("waiting for an item")
 
     def _tell(self, doing: str) -> None:
@@ -122,9 +128,10 @@ class _Line(Generic[Item, Result]):
             if index < len(self.items):
                 self.meeting.put(f"taken/{index}", self.ranks.rank)
                 return index
+            self.poll_s = _END_POLL_S
             if self.meeting.has("closed"):
                 return None
-            time.sleep(_POLL_S)
+            time.sleep(self.poll_s)
         return None
 
     def n_taken(self) -> int:
@@ -132,21 +139,22 @@ class _Line(Generic[Item, Result]):
         return self.meeting.ticket("next", peek=True)
 
 
-def _attempt(work: Callable[[Item], Result], item: Item) -> _Answer[Result]:
+def attempt(work: Callable[[Item], Result], item: Item) -> Answer[Result]:
+    """What comes of an item, its error included."""
     with _hearing() as said:
         try:
-            return _Answer(work(item), None, said)
+            return Answer(work(item), None, said)
         except Exception as error:
-            return _Answer(None, error, said)
+            return Answer(None, error, said)
 
 
-def _portable(answer: _Answer[Result]) -> _Answer[Result]:
+def portable(answer: Answer[Result]) -> Answer[Result]:
     """As it can be sent: an error that cannot be pickled becomes its words."""
     try:
         pickle.loads(pickle.dumps(answer))
     except Exception as fault:
         words = repr(answer.error) if answer.error is not None else f"a result cannot be sent: {fault}"
-        return _Answer(None, RuntimeError(words), answer.said)
+        return Answer(None, RuntimeError(words), answer.said)
     return answer
 
 
@@ -159,15 +167,17 @@ def _collected(line: _Line[Item, Result], watch: Watch) -> Iterator[Result]:
             if time.monotonic() - looked > _LOOK_S:
                 looked = time.monotonic()
                 _look(line, watch, dead)
-            time.sleep(_POLL_S)
-        answer: _Answer[Result] | None = line.answers.pop(index, None)
+            time.sleep(line.poll_s)
+        answer: Answer[Result] | None = line.answers.pop(index, None)
         if answer is None:
             answer = line.meeting.get(f"done/{index}")
             assert answer is not None
-            _repeat(answer.said)
+            repeat(answer.said)
         if answer.error is not None:
             raise answer.error
         yield answer.result  # type: ignore[misc]
+        if index == 0:  # what the work itself imports is there by now
+            line.ranks.meanwhile()
     line.close()
     _wait_for_leaving(line, watch, dead)
 
@@ -199,7 +209,7 @@ def _wait_for_leaving(line: _Line[Item, Result], watch: Watch, dead: set[int]) -
         while not (line.meeting.has(f"left/{rank}") or rank in dead or watch.is_dead(rank)):
             if time.monotonic() > deadline:
                 return
-            time.sleep(_POLL_S)
+            time.sleep(_END_POLL_S)
 
 
 class _Ear(logging.Handler):
@@ -227,7 +237,7 @@ def _hearing() -> Iterator[list[tuple[str, int, str]]]:
         logger.removeHandler(ear)
 
 
-def _repeat(said: list[tuple[str, int, str]]) -> None:
+def repeat(said: list[tuple[str, int, str]]) -> None:
     """What another rank said, once more where it is heard."""
     for name, level, message in said:
         logging.getLogger(name).log(level, "%s", message)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -35,8 +35,9 @@ class Ranks:
     """Who this process is among how many. group: the process group it talks through; None for one process.
 
     meeting: where ranks that take items from a queue meet, instead of a group, which would end with any of them.
-    heartbeat: tells what this rank does. files: large sums go through these instead of the network. Collective
-    operations raise RankLost where another rank is gone or does not come in time.
+    heartbeat: tells what this rank does. files: large sums go through these instead of the network. meanwhile: what the
+    first rank gets ready while items of a queue are worked on. Collective operations raise RankLost where another rank
+    is gone or does not come in time.
     """
 
     rank: int = 0
@@ -45,6 +46,7 @@ class Ranks:
     meeting: Meeting | None = None
     heartbeat: Heartbeat | None = None
     files: SumFiles | None = None
+    meanwhile: Callable[[], object] = lambda: None
 
     @property
     def is_first(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import click
@@ -66,3 +68,10 @@ def test_the_exit_code_is_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(click.exceptions.Exit) as caught:
         start_early(["ctf", "--i", "mics.star", "--ranks", "2", "--cpu"])
     assert caught.value.exit_code == 75
+
+
+def test_ranks_of_a_queue_start_without_what_only_some_runs_need() -> None:
+    modules = [catalogue()[name].module for name in ("motioncorr", "ctf", "autopick", "extract", "preprocess")]
+    code = f"import sys, {', '.join(modules)}; print({{'scipy.stats', 'matplotlib'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.strip() == "set()"

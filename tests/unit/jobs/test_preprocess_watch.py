@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from vitreous.core.errors import InputError
 from vitreous.io.failed import read_failed
+from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset, read_table
 from vitreous.io.tiff import write_tiff
 from vitreous.job import Context
@@ -173,3 +175,34 @@ def test_it_stops_when_it_is_told_and_goes_on(tmp_path: Path, movies: list[Path]
     assert len(read_dataset(job / "micrographs_ctf.star")) == 2
     assert (job / "Movies/m0.mrc").stat().st_mtime_ns == before
     assert 'http-equiv="refresh"' not in page.read_text()
+
+
+@pytest.mark.slow
+def test_two_ranks_take_what_comes_and_one_is_killed(tmp_path: Path, movies: list[Path]) -> None:
+    """Six movies, one by one; the second rank dies with a movie in hand, or waiting for one."""
+    target, job = tmp_path / "Movies", tmp_path / "Preprocess/job001"
+    target.mkdir()
+    program = [sys.executable, "-m", "vitreous", "preprocess", "--cpu", "--j", "1"]
+    words = [word for name, value in GIVEN.items() for word in (f"--{name}", str(value))]
+    environment = {**os.environ, "PYTHONPATH": str(SOURCES)}
+    watching = [*program, *words, "--o", "Preprocess/job001", "--ranks", "2", "--stop-after-idle", "0.2"]
+    process = subprocess.Popen(watching, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    until(lambda: (job / "rank001.log").exists() or process.poll() is not None, 120)
+    for number in range(6):
+        shutil.copy(movies[number % 4], target / f"m{number}.tiff")
+        until(lambda n=number: len(list(job.rglob("m?_ctf.star"))) > n - 2 or process.poll() is not None)  # type: ignore[misc]
+        if number == 2:
+            ranks = psutil.Process(process.pid).children()
+            next(one for one in ranks if one.environ().get("RANK") == "1").send_signal(signal.SIGKILL)
+    _, said = process.communicate(timeout=180)
+    assert process.returncode == 0, said
+    assert "has died" in said
+    assert len(read_dataset(job / "micrographs_ctf.star")) == 6
+    alone = [*program, "--i", "Movies", *words[4:], "--o", "Preprocess/job002"]
+    done = subprocess.run(alone, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    one, two = (read_dataset(job.with_name(name) / "micrographs_ctf.star").rows for name in ("job001", "job002"))
+    np.testing.assert_array_equal(one["defocus_u"], two["defocus_u"])
+    for number in range(6):
+        images = [read_image(job.with_name(name) / f"Movies/m{number}.mrc")[0] for name in ("job001", "job002")]
+        np.testing.assert_array_equal(*images)

@@ -37,6 +37,34 @@ def test_a_script_over_several_nodes() -> None:
     assert "scontrol requeue" in text
 
 
+@pytest.mark.parametrize(
+    ("code", "there", "count", "goes_back"),
+    [
+        (1, "RELION_JOB_EXIT_ABORTED job.yaml", 9, True),
+        (1, "RELION_JOB_EXIT_FAILURE job.yaml", 0, False),
+        (0, "RELION_JOB_EXIT_SUCCESS job.yaml", 0, False),
+        (143, "", 0, True),
+        (1, "", 2, True),
+        (1, "", 3, False),
+    ],
+)
+def test_what_was_told_to_stop_goes_back_to_the_queue(
+    tmp_path: Path, code: int, there: str, count: int, goes_back: bool
+) -> None:
+    """Run by bash, with other programs under SLURM's names. Stopped before it has begun: not for ever."""
+    job = tmp_path / "Refine3D/job012"
+    job.mkdir(parents=True)
+    for name, words in (("srun", f"cd {job}; touch slurm.out {there}; exit {code}"), ("scontrol", 'echo "did $*"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{words}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(count)}
+    done = subprocess.run(
+        ["bash"], input=script(WIDE), env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert ("did requeue 7" in done.stdout) == goes_back
+
+
 def test_one_process_needs_no_torchrun() -> None:
     text = script(Allocation(time="1:00:00"))
     assert is_bash(text)

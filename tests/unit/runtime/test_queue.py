@@ -15,6 +15,7 @@ from vitreous.runtime.queue import shared_out
 
 _PROGRAM = """
 import json, logging, os, sys, time
+from dataclasses import replace
 from pathlib import Path
 from vitreous.runtime import ranks as r
 from vitreous.runtime.launch import leave
@@ -32,6 +33,7 @@ def work(item):
     return item * item, rank
 logging.basicConfig(format="%(message)s")
 with r.joined(queued=True) as ranks:
+    ranks = replace(ranks, meanwhile=lambda: (place / f"ready_{ranks.rank}").touch(exist_ok=False))
     try:
         found = list(shared_out(range(12), work, threads=threads, ranks=ranks))
     except Served:
@@ -81,6 +83,7 @@ def test_results_come_in_order_and_the_quick_rank_does_more(tmp_path: Path, size
     results, by = found(tmp_path)
     assert results == SQUARES
     assert said.count("item two") == 1
+    assert [one.name for one in tmp_path.glob("ready_*")] == ["ready_0"]
     if size == 2:
         assert by.count(1) > by.count(0) >= 1
 

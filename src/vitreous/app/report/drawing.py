@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MatplotlibFigure
 
 INK = "#1b2a38"
@@ -13,7 +14,9 @@ COLOURS = ("#0b6e99", "#d1495b", "#8a8f98", "#e39e21", "#3b8b5a")
 
 def new_figure(width: float, height: float) -> MatplotlibFigure:
     """A white figure of width x height inches that lays itself out (no pyplot: no global state)."""
-    return MatplotlibFigure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = MatplotlibFigure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)  # what savefig would look for and import when all wait for the report
+    return figure
 
 
 def show_slice(axes: Axes, image: Float[np.ndarray, "y x"], title: str, pixel_size: float) -> None:

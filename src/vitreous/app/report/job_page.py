@@ -23,10 +23,9 @@ def write_job_page(directory: Path, project: Path, *, running: bool = False) -> 
     content = read_metrics(directory)
     name = str(record.get("job", directory.name))
     entry = catalogue().get(name)
-    module = entry.module.rsplit(".", 1)[-1] if entry else name
     sections = [
         ("result", "Result", metrics_html(content.get("metrics", {}))),
-        ("figures", "Figures", figures_html(job_figures(module, directory, project))),
+        ("figures", "Figures", figures_html(job_figures(module_of(name), directory, project))),
         ("left-out", "Left out", quarantined_html(content.get("quarantined", []))),
         ("parameters", "Parameters", parameters_html(record.get("parameters", {}))),
     ]
@@ -40,6 +39,12 @@ def write_job_page(directory: Path, project: Path, *, running: bool = False) -> 
     title = f"{name} — {_short(directory, project)}"
     write_text(path, page(title, lead, sections, footer_html(record), refresh=refresh))
     return path
+
+
+def module_of(name: str) -> str:
+    """The name of the module that a job, and that its figures are in."""
+    entry = catalogue().get(name)
+    return entry.module.rsplit(".", 1)[-1] if entry else name
 
 
 def metrics_html(metrics: dict[str, Any]) -> str:

@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
+from types import ModuleType
 
 from vitreous.app.report.figure import Figure
 
@@ -129,17 +131,23 @@ def job_figures(module: str, directory: Path, project: Path) -> list[Figure]:
 
     module: the job's module name ("motioncorr", "import_").
     """
-    name = f"vitreous.app.report.figures.{module}"
     try:
-        if importlib.util.find_spec(name) is None:
-            return []
-    except ModuleNotFoundError:
-        return []
-    try:
-        found: list[Figure] = importlib.import_module(name).figures(directory, project)
+        drawing = _drawing(module)
+        found: list[Figure] = drawing.figures(directory, project) if drawing is not None else []
     except Exception:
         # A picture that cannot be drawn must not cost the user the job that it pictures.
         log.warning("the figures of %s could not be drawn (see run.log); the job itself is done", directory.name)
         log.info("drawing failed", exc_info=True)
         return []
     return found
+
+
+def import_drawing(module: str) -> None:
+    """Import what will draw a job's pictures, ahead of need; what is wrong with it is said when they are drawn."""
+    with suppress(Exception):
+        _drawing(module)
+
+
+def _drawing(module: str) -> ModuleType | None:
+    name = f"vitreous.app.report.figures.{module}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import optimize, stats
+from scipy import optimize
 
 # The cut stays where a candidate is a particle with a probability of 0.12 to 0.88.
 _FARTHEST = 2.0
@@ -55,6 +55,8 @@ def log_odds_threshold(scores: Float[np.ndarray, "n"]) -> tuple[float, str]:
     """
     if len(scores) < _FEWEST or np.ptp(scores) == 0.0:
         return 0.0, "even odds"
+    from scipy import stats  # a third of a second that every rank would wait for
+
     grid = np.linspace(scores.min(), scores.max(), 1000)
     density = stats.gaussian_kde(scores, 0.5 * len(scores) ** -0.2)(grid)
     near = np.flatnonzero(np.abs(grid) <= _FARTHEST)

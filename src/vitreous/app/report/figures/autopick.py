@@ -19,6 +19,7 @@ from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset, read_table
 
 _MOST_MICROGRAPHS = 6
+_MOST_SCORED = 200  # micrographs whose candidates are read again: more would not change the histogram
 _SIDE = 640  # pixels of a micrograph as drawn
 _LOWPASS = 30.0  # A
 _FILTERED = "response over its spread"
@@ -101,7 +102,8 @@ def _reduce(image: np.ndarray, pixel_size: float) -> tuple[np.ndarray, float]:
 
 def _scores(listing: Table, summary: Table, project: Path, what: str) -> Figure:
     scores = []
-    for file in listing["coordinate_file"]:
+    chosen = np.unique(np.linspace(0, listing.n_rows - 1, min(_MOST_SCORED, listing.n_rows)).round().astype(int))
+    for file in listing["coordinate_file"][chosen]:
         stem = str(file).removesuffix("_autopick.star")
         path = project / f"{stem}_candidates.star"
         scores.append(read_table(path, "candidates")["pick_score"] if path.is_file() else np.zeros(0))
@@ -124,7 +126,10 @@ def _scores(listing: Table, summary: Table, project: Path, what: str) -> Figure:
     right.set_ylabel("picks")
     right.set_ylim(0, 1.15 * max(1, int(counts.max())))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    caption = "Left: scores of all candidates; noise is the hump on the left, particles the one on the right; red: "
+    whose = (
+        "all candidates" if len(chosen) == listing.n_rows else f"candidates in {len(chosen)} evenly spaced micrographs"
+    )
+    caption = f"Left: scores of {whose}; noise is the hump on the left, particles the one on the right; red: "
     caption += "the thresholds (band: over all micrographs). One hump alone means that nothing was told from noise. "
     caption += "Right: picks per micrograph; those far from the rest deserve a look."
     return Figure.from_matplotlib(figure, "scores", "Pick scores", caption)
