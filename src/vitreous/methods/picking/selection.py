@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from vitreous.methods.picking.threshold import NoiseLaw, ScoreModel, automatic_threshold, fit_scores, upper_limit
+from vitreous.methods.picking.score_mixture import fit_scores
+from vitreous.methods.picking.threshold import NoiseLaw, ScoreModel, automatic_threshold, upper_limit
 
 # A micrograph whose own humps are this distinct needs no help from the others.
 _CLEAR_SEPARATION = 2.5

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from vitreous.methods.picking.score_mixture import fit_scores
 from vitreous.methods.picking.selection import choose_cuts, fit_own
-from vitreous.methods.picking.threshold import NoiseLaw, automatic_threshold, fit_scores, upper_limit
+from vitreous.methods.picking.threshold import NoiseLaw, automatic_threshold, upper_limit
 
 LAW = NoiseLaw(2.4, 1.9)
 
