@@ -67,7 +67,7 @@ def half_map_fsc(
 ) -> HalfMapFsc:
     """FSC curves of two half-maps in a mask, corrected by phase randomisation.
 
-    randomise_below: phases are randomised from the first shell where the unmasked FSC falls below this;
+    randomise_below: phases are randomised from the shell where the unmasked FSC, past its best, falls below this;
     randomise_from_resolution: or from this resolution (A). generator: default seeded with 0.
     Raises ValueError where shapes differ.
     """
@@ -84,8 +84,7 @@ def half_map_fsc(
     if randomise_from_resolution is not None:
         start = round(box * voxel_size / randomise_from_resolution)
     else:
-        below = torch.nonzero(unmasked < randomise_below)
-        start = int(below[0]) if below.numel() else box // 2
+        start = _fall(unmasked, randomise_below)
     start = max(1, min(start, box // 2))
     rng = generator if generator is not None else torch.Generator().manual_seed(0)
     shape = tuple(half1.shape)
@@ -93,6 +92,19 @@ def half_map_fsc(
     randomised = fsc(noise[0] * soft, noise[1] * soft)
     corrected = corrected_fsc(masked, randomised, start)
     return HalfMapFsc(unmasked, masked, randomised, corrected, start, box, voxel_size)
+
+
+def _fall(curve: Float[Tensor, "n_shells"], threshold: float) -> int:
+    """First shell below a threshold beyond the best one; 1 where the curve is never as high.
+
+    The lowest shells can be below it as well: the origin is one number, and the CTF leaves little beside it. Were
+    phases random from there on, nothing would be left that a mask could carry to higher shells, and nothing taken off.
+    """
+    best = 1 + int(curve[1:].argmax())
+    if curve[best] < threshold:
+        return 1
+    below = torch.nonzero(curve[best:] < threshold)
+    return best + int(below[0]) if below.numel() else len(curve) - 1
 
 
 def corrected_fsc(

@@ -89,8 +89,7 @@ def start(
     """The state before the first iteration: both halves with the same low-passed reference."""
     box, pixel_size = particles.box, particles.pixel_size
     shell = max(1, round(box * pixel_size / options.ini_high))
-    density = lowpassed(reference, pixel_size, options.ini_high)
-    density = flatten_solvent(density, pixel_size, options.diameter, options.mask)
+    density = _first_density(reference, pixel_size, options)
     generator = _generator(options.seed, 0)
     seen = _mask_radius(particles, options) if options.zero_mask else box
     noise = initial_noise(particles, poses, seen, generator, device=options.device)
@@ -127,6 +126,17 @@ def start(
         half_maps=blank[None],
         density=blank,
     )
+
+
+def _first_density(
+    reference: Float[Tensor, "box box box"], pixel_size: float, options: AutoRefineOptions
+) -> Float[Tensor, "box box box"]:
+    """The reference of both halves. A mask comes before the low-pass, lest it carry what they share beyond it."""
+    if options.mask is not None:
+        masked = flatten_solvent(reference, pixel_size, options.diameter, options.mask)
+        return lowpassed(masked, pixel_size, options.ini_high)
+    density = lowpassed(reference, pixel_size, options.ini_high)
+    return flatten_solvent(density, pixel_size, options.diameter)
 
 
 def _iterate(particles: ParticleSet, state: AutoRefineState, options: AutoRefineOptions) -> AutoRefineState:

@@ -20,7 +20,7 @@ from vitreous.methods.refinement.reconstruct import (
     shell_weight,
 )
 from vitreous.methods.refinement.regularise import Evidence
-from vitreous.methods.refinement.solvent import flatten_solvent
+from vitreous.methods.refinement.solvent import flatten_solvent, mask_then_filter
 
 _LEAST_FSC, _MOST_FSC = 0.001, 0.999
 
@@ -86,7 +86,8 @@ def regularised(
 ) -> list[HalfResult]:
     """Maps of `sums` by the regulariser asked for, solvent flattened; tau2 makes the SSNR what the FSC says.
 
-    Shells that were not compared come out empty. One sum stands for both halves together.
+    Shells that were not compared come out empty. One sum stands for both halves together, and is no reference: its
+    solvent is to be flat. References know in no shell more than the halves agree on there (see `mask_then_filter`).
     """
     weights = [shell_weight(one) for one in sums]
     sigma2 = tuple(torch.where(w > 0, 1.0 / w.clamp(min=1e-300), 0.0) for w in weights)
@@ -94,7 +95,11 @@ def regularised(
     how = Reconstruction(options.tau2_fudge, options.gridding_iterations)
     evidence = Evidence(sums, tau2, sigma2, curve, half_maps, how, iteration, whole=len(sums) == 1)
     maps = options.regularise(evidence)
-    densities = [flatten_solvent(one, pixel_size, options.diameter, options.mask) for one in maps]
+    if options.mask is None or evidence.whole:
+        densities = [flatten_solvent(one, pixel_size, options.diameter, options.mask) for one in maps]
+    else:
+        ratio = options.tau2_fudge * signal_to_noise(curve)
+        densities = [mask_then_filter(one, options.mask, ratio / (1.0 + ratio)) for one in maps]
     return [HalfResult(*one) for one in zip(densities, tau2, sigma2, strict=True)]
 
 

@@ -18,15 +18,20 @@ def test_fsc_is_snr_over_one_plus_snr(generator):
     assert torch.allclose(curve[8:], (snr / (1 + snr))[8:], atol=0.05)
 
 
-def test_a_tight_mask_does_not_make_resolution_out_of_noise(generator):
-    """Two halves share low frequencies only; a tight mask correlates the rest, the correction takes it off."""
-    box = 64
-    band = (torch.arange(box // 2 + 1) < 8).double() * 40
+@pytest.mark.parametrize("first", [0, 3])
+def test_a_tight_mask_does_not_make_resolution_out_of_noise(first, generator):
+    """Two halves share low frequencies only; a tight mask correlates the rest, the correction takes it off.
+
+    Also where the lowest shells are noise as well, as beside the origin of a CTF.
+    """
+    box, shells = 64, torch.arange(64 // 2 + 1)
+    band = ((shells >= first) & (shells < 8)).double() * 40
     white = [torch.randn(box, box, box, generator=generator, dtype=torch.float64) for _ in range(3)]
     signal = to_fourier(white[0], 3) * from_shells(band, box, 3)
     mask = soft_sphere(box, 10, edge=1, ndim=3, dtype=torch.float64)
     halves = [to_real(signal + to_fourier(w, 3), (box,) * 3, 3) for w in white[1:]]
     curves = half_map_fsc(halves[0], halves[1], 1.0, mask, generator=generator)
+    assert curves.randomised_from == 8
     assert curves.masked[14:20].mean() > 0.3
     assert curves.corrected[14:20].mean().abs() < 0.15
     assert torch.equal(curves.corrected[: curves.randomised_from], curves.masked[: curves.randomised_from])

@@ -84,20 +84,14 @@ def mean_beyond(curve, first):
 
 
 @pytest.mark.parametrize("join", [True, False])
-@pytest.mark.parametrize(
-    "masked",
-    [
-        False,
-        pytest.param(True, marks=pytest.mark.xfail(reason="no program's does: docs/regularisation.md", strict=False)),
-    ],
-)
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_noise_does_not_agree(adaptive, masked, join):
     """The reference at 40 A, from which both halves start, is found again in noise (any program does); nothing beyond.
 
-    Beyond means: beyond what the soft edge about the particle makes of it. A tight mask carries it further at every
-    iteration. The mean FSC beyond has a spread of 0.07 from one set of noise to the next (the diameter and the symmetry
-    leave few independent coefficients), so that of four is taken: 0.1 is three standard errors.
+    Beyond means: beyond what the soft edge about the particle makes of it. The mean FSC beyond has a spread of 0.07
+    from one set of noise to the next (the diameter and the symmetry leave few independent coefficients), so that of
+    four is taken: 0.1 is three standard errors.
     """
     beyond = []
     for seed in range(4):
