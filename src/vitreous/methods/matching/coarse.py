@@ -32,22 +32,24 @@ _MOST_SHARE = 20.0  # there are hardly more peaks than that
 class Hierarchy:
     """factor: of the Fourier crop of the first two passes; steps: of the first one's angular steps.
 
-    wide, kept, climbed: candidates for each box area that are looked at in the second pass, glanced at in full
-    resolution, and climbed from; of a full search of 100,000 correlations: one of more affords more (`count`).
+    wide, kept, looked, climbed: candidates for each box area that are looked at in the second pass, glanced at in full
+    resolution, looked at there, and climbed from; of a full search of 100,000 correlations: one of more affords more
+    (`count`).
     sample: correlations a pixel, of the fine grid, that give mean and deviation everywhere; moments: projections that
     give them at the candidates.
     """
 
     factor: int = 2
     steps: float = 1.5
-    wide: float = 40.0
-    kept: float = 8.0
+    wide: float = 30.0
+    kept: float = 12.0
+    looked: float = 1.6
     climbed: float = 0.8
     sample: int = 250
     moments: int = 4_000
 
     def count(self, each: float, pixels: int, box: int, n_correlations: int) -> int:
-        """How many candidates `wide`, `kept` or `climbed` stand for: they cost the same share of any full search."""
+        """How many candidates `wide` to `climbed` stand for: they cost the same share of any full search."""
         return int(each * pixels / box**2 * min(_MOST_SHARE, n_correlations / 100_000)) + 1
 
 
@@ -55,12 +57,14 @@ class Hierarchy:
 class Candidates:
     """What is worth a look at full resolution.
 
-    positions (n, 2): (y, x) in full pixels; orientations: numbers of the fine grid; defoci: of the coarse planes.
+    positions (n, 2): (y, x) in full pixels; orientations: numbers of the fine grid; defoci: of the coarse planes;
+    scores: z at low resolution.
     """
 
     positions: Int[np.ndarray, "n 2"]
     orientations: Int[np.ndarray, "n"]
     defoci: Float[np.ndarray, "n"]
+    scores: Float[np.ndarray, "n"]
 
     def each(self) -> Iterator[tuple[tuple[int, int], int, float]]:
         """Position, orientation, defocus of one after another."""
@@ -112,7 +116,8 @@ def find_candidates(
     apart = np.flatnonzero(keep_best_apart(peaks.positions.astype(np.float64), scores, _APART_PX))
     best = apart[np.argsort(-scores[apart], kind="stable")][:kept]
     y, x = peaks.positions[best, 0], peaks.positions[best, 1]
-    return Candidates(peaks.positions[best] * plan.factor, orientations[best], maps.relative_defocus.numpy()[y, x])
+    defoci = maps.relative_defocus.numpy()[y, x]
+    return Candidates(peaks.positions[best] * plan.factor, orientations[best], defoci, scores[best])
 
 
 def coarse_search(

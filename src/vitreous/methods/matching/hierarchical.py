@@ -2,8 +2,9 @@
 
 First pass: image and template Fourier-cropped by `factor`, angular steps wider, defocus planes fewer. Second pass: its
 peaks at the fine grid's orientations near theirs, still at low resolution. Third: a glance at the best of them at full
-resolution, at the nearest orientations and planes, since in thick ice low resolution ranks molecules among thousands.
-Last: the best of these climb over the fine grid, through all defocus planes. No correlation is looked at that the full
+resolution, at the nearest orientations and planes, since in thick ice low resolution ranks molecules among thousands;
+then a look a little further around the best by both resolutions. Last: the best of these climb over the fine grid,
+through all defocus planes. No correlation is looked at that the full
 search would not look at, so that a threshold means no more false positives than there. Mean and deviation come from a
 random sample of the fine grid: a small one over the whole image, a large one at the candidates' places.
 """
@@ -31,7 +32,7 @@ from vitreous.methods.matching.transfer import Lens
 
 log = logging.getLogger(__name__)
 _TEMPLATES = 96  # at once
-_GLANCE, _FIRST_LOOK, _NEXT_LOOK = 1.0, 1.8, 1.2  # steps of the grid
+_GLANCE, _LOOK, _CLIMB = 1.0, 1.8, 1.2  # steps of the grid
 _ROUGH = 1.5  # below the threshold by which a z-score from the small sample is worth a better one
 
 
@@ -63,10 +64,14 @@ def hierarchical_search(
     maps = finish(fine.image, _sampled(fine, plan.sample, memory), fine.orientations.angles, fine.planes)
     step = mean_step(settings)
     width = settings.defocus_step * plan.factor**2
-    climb = _Climb(fine, grid, _GLANCE * step, _FIRST_LOOK * step, _NEXT_LOOK * step, width, plan.factor)
-    glances = [climb.glance(*one) for one in candidates.each()]
-    climbed = plan.count(plan.climbed, prepared.image.numel(), box, fine.n_correlations)
-    places = [climb.on_from(one) for one in _best_scored(glances, maps, climbed)]
+    climb = _Climb(fine, grid, _GLANCE * step, _LOOK * step, _CLIMB * step, width, plan.factor)
+    places, scores = [climb.glance(*one) for one in candidates.each()], torch.from_numpy(candidates.scores)
+    looked, climbed = (
+        plan.count(each, prepared.image.numel(), box, fine.n_correlations) for each in (plan.looked, plan.climbed)
+    )
+    places, scores = _most_promising(places, scores, maps, looked)
+    places, scores = _most_promising([climb.look(one) for one in places], scores, maps, climbed)
+    places = [climb.on_from(one) for one in places]
     _take_up(maps, places)
     _score_again(maps, fine, places, plan)
     return replace(maps, n_correlations=fine.n_correlations)
@@ -84,22 +89,26 @@ def _sampled(fine: Search, correlations: int, memory: float) -> Statistics:
     return statistics
 
 
-def _best_scored(places: list[Place], maps: SearchMaps, count: int) -> list[Place]:
-    """The `count` first places, which low resolution ranks highest, and as many of the highest z-scores.
+def _most_promising(
+    places: list[Place], scores: Float[Tensor, "n"], maps: SearchMaps, count: int
+) -> tuple[list[Place], Float[Tensor, "count"]]:
+    """The `count` best places and their scores at low resolution.
 
-    A glance may miss the orientation, low resolution the detail: what either of them shows is climbed from.
+    Ranked by the sum of the z-scores at low and at full resolution, each in units of its spread among all candidates,
+    nearly all of which are noise: a look may miss the orientation, low resolution the detail, seldom both.
     """
     y, x = torch.tensor([place.position for place in places], dtype=torch.int64).reshape(-1, 2).unbind(1)
     correlations = torch.tensor([place.correlation for place in places])
     z = (correlations - maps.mean[y, x]) / maps.variance[y, x].sqrt()
-    chosen = {*range(min(count, len(places))), *z.argsort(descending=True, stable=True)[:count].tolist()}
-    return [places[i] for i in sorted(chosen)]
+    spreads = [one.std(correction=0).clamp(min=1e-6) for one in (scores, z)]
+    chosen = (scores / spreads[0] + z / spreads[1]).argsort(descending=True, stable=True)[:count]
+    return [places[i] for i in chosen.tolist()], scores[chosen]
 
 
 @dataclass(frozen=True)
 class _Climb:
-    """The passes at full resolution. glanced, first, then: degrees around the orientation of the second pass at a
-    glance, around the best of these, and around better ones.
+    """The passes at full resolution. glanced, looked, climbed: degrees around the orientation of the second pass at a
+    glance, around the best of these at a look, and around ever better ones.
 
     width: of the defocus planes of the second pass, A; reach: pixels.
     """
@@ -107,8 +116,8 @@ class _Climb:
     fine: Search
     grid: GridNeighbours
     glanced: float
-    first: float
-    then: float
+    looked: float
+    climbed: float
     width: float
     reach: int
 
@@ -118,18 +127,21 @@ class _Climb:
         start = Place((min(position[0], rows - 1), min(position[1], columns - 1)), self.grid.angles[orientation])
         return self._best(start, self.grid.near(start.angles, self.glanced), self._planes_near(defocus))
 
-    def on_from(self, start: Place) -> Place:
+    def look(self, start: Place) -> Place:
+        """The highest correlation a little further around."""
+        found = self._best(start, self.grid.near(start.angles, self.looked), self._planes_near(start.defocus))
+        return max(start, found, key=lambda place: place.correlation)
+
+    def on_from(self, best: Place) -> Place:
         """The highest correlation: from an orientation to the best of those around it, until it stays."""
         every, seen = torch.arange(len(self.fine.planes)), torch.zeros(len(self.grid.angles), dtype=torch.bool)
-        found = self._best(start, self.grid.near(start.angles, self.first), self._planes_near(start.defocus))
-        best = max(start, found, key=lambda place: place.correlation)
         while True:
-            near = self.grid.near(best.angles, self.then)
+            near = self.grid.near(best.angles, self.climbed)
             near = near[~seen[near]]
             if len(near) == 0:
                 return best
             seen[near] = True
-            found = self._best(replace(start, angles=best.angles), near, every)
+            found = self._best(best, near, every)
             if found.correlation <= best.correlation:
                 return best
             best = found
