@@ -1,7 +1,7 @@
 """Lumps of a particle's size but denser: small ice, told from particles by what most places look like.
 
 A blob filter answers to a lump of ice more than to a particle, so that lumps pass for the particles and particles for
-noise. How strong a thing is does not say what it is, as the same particle scores 9 alone and 3 in a crowd. So it is asked
+noise. How strong a thing is does not say what it is: the same particle scores 9 alone and 3 in a crowd. So it is asked
 whether most candidates are particles: on average, maxima of a Gaussian field look like two curves that its spectrum
 foretells (Slepian 1963, Bell Syst. Tech. J. 42, 479; Adler and Taylor, Random Fields and Geometry); particles do not.
 Where most are particles, what is twice as dense as they are is none.
