@@ -6,6 +6,7 @@ Cramér-Rao bound of the mean defocus for the same rings and the same number of 
 
     python benchmarks/ctf.py [--size 4096] [--n 8] [--strength 0.3]
     python benchmarks/ctf.py --dose 40 [--size 2048] [--n 6]
+    python benchmarks/ctf.py --cases [--size 2048] [--n 2]
 """
 
 from __future__ import annotations
@@ -30,6 +31,16 @@ from vitreous.methods.ctf_fitting.fit import fit_ctf
 from vitreous.methods.ctf_fitting.search import SearchSettings
 from vitreous.methods.ctf_fitting.spectrum import spectrum_of_micrograph
 
+# What micrographs a fit meets, and what it is told to look for. Defoci 0.3 to 4 um and astigmatism to 2,000 A in each.
+CASES: dict[str, tuple[dict[str, float], SearchSettings]] = {
+    "full dose": ({"dose": 40.0}, SearchSettings(2000.0)),
+    "tenth dose": ({"dose": 4.0}, SearchSettings(2000.0)),
+    "near focus": ({"dose": 40.0, "defocus_max": 6000.0, "astigmatism": 600.0}, SearchSettings(2000.0)),
+    "carbon": ({"dose": 20.0, "carbon": 0.3}, SearchSettings(2000.0)),
+    "phase plate": ({"dose": 40.0, "phase_shift": 80.0}, SearchSettings(2000.0, phase_max=180.0)),
+}
+THICKNESSES = (200.0, 1000.0, 2000.0)  # A
+
 PIXEL, KRIOS, B_FACTOR = 1.2, Microscope(300.0, 2.7, 0.07), 40.0
 
 
@@ -37,12 +48,17 @@ def defocus(values: list[float]) -> Defocus:
     return Defocus(*(torch.tensor([value], dtype=torch.float64) for value in values))
 
 
-def power_spectrum(size: int, at: Defocus, strength: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Power of background and Thon rings on the rfft grid, and |k|^2."""
+def power_spectrum(
+    size: int, at: Defocus, strength: float, thickness: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Power of background and Thon rings on the rfft grid, and |k|^2. thickness: A, of the sample."""
     ky, kx = frequency_grid((size, size), PIXEL)
     k2 = ky**2 + kx**2
     contrast = ctf((size, size), PIXEL, KRIOS, at, dtype=torch.float64)[0]
-    return 1.0 + strength * contrast**2 * torch.exp(-B_FACTOR * k2) + 5.0 * torch.exp(-60.0 * k2.sqrt()), k2
+    # CTF^2 averaged over the slices of the sample.
+    nodes = torch.sinc(KRIOS.wavelength * thickness * k2)
+    squared = 0.5 + (contrast**2 - 0.5) * nodes
+    return 1.0 + strength * squared * torch.exp(-B_FACTOR * k2) + 5.0 * torch.exp(-60.0 * k2.sqrt()), k2
 
 
 def bound(size: int, at: Defocus, strength: float) -> float:
@@ -97,7 +113,50 @@ def measure(size: int, n: int, strength: float) -> list[dict[str, float]]:
     return rows
 
 
-def measure_simulated(size: int, n: int, dose: float, **simulation: float) -> list[dict[str, float]]:
+def measure_cases(size: int, n: int) -> dict[str, dict[str, float]]:
+    """Every kind of micrograph, and thick samples: what `summarise` says of each."""
+    found = {}
+    for name, (given, settings) in CASES.items():
+        field = {"defocus_min": 3000.0, "defocus_max": 40000.0, "astigmatism": 2000.0, **given}
+        found[name] = summarise(measure_simulated(size, n, settings=settings, **field))
+    for thickness in THICKNESSES:
+        found[f"{thickness / 10:.0f} nm thick"] = summarise(measure_thick(size, n, thickness))
+    return found
+
+
+def measure_thick(size: int, n: int, thickness: float) -> list[dict[str, float]]:
+    """As `measure`, of samples whose rings have nodes."""
+    rng = np.random.default_rng(int(thickness))
+    rows = []
+    for _ in range(n):
+        mean, spread, angle = rng.uniform(6000, 25000), rng.uniform(300, 1000), rng.uniform(-90, 90)
+        power, _ = power_spectrum(size, defocus([mean + spread / 2, mean - spread / 2, angle, 0.0]), 1.0, thickness)
+        white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
+        image = torch.fft.irfft2(white * power.sqrt(), s=(size, size)).float().numpy()
+        start = time.process_time()
+        spectrum = spectrum_of_micrograph(image, PIXEL)
+        middle = time.process_time()
+        fit = fit_ctf(spectrum, KRIOS, settings=SearchSettings(3000.0, thickness_max=3000.0))
+        end = time.process_time()
+        rows.append(
+            {
+                "error": (fit.defocus_u + fit.defocus_v) / 2 - mean,
+                "has_rings": float(fit.has_rings),
+                "resolution": fit.resolution,
+                "thickness": fit.thickness,
+                "astigmatism_error": fit.defocus_u - fit.defocus_v - spread,
+                "angle_error": abs((fit.defocus_angle - angle + 90.0) % 180.0 - 90.0),
+                "spectrum_s": middle - start,
+                "fit_s": end - middle,
+            }
+        )
+        print(" ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()), flush=True)
+    return rows
+
+
+def measure_simulated(
+    size: int, n: int, dose: float, settings: SearchSettings | None = None, **simulation: float
+) -> list[dict[str, float]]:
     """As `measure`, of the simulator's micrographs. dose: e/A^2; simulation: see SimulateMicrographs.Parameters."""
     torch.set_num_threads(1)
     rows = []
@@ -109,12 +168,12 @@ def measure_simulated(size: int, n: int, dose: float, **simulation: float) -> li
         SimulateMicrographs().run(SimulateMicrographs.Parameters(**given), context)
         truth = read_dataset(job / "truth_micrographs.star")
         for index in range(len(truth)):
-            rows.append(fit_simulated(project, truth, index))
+            rows.append(fit_simulated(project, truth, index, settings or SearchSettings(2000.0)))
             print(" ".join(f"{name} {value:.2f}" for name, value in rows[-1].items()), flush=True)
     return rows
 
 
-def fit_simulated(project: Path, truth: Dataset, index: int) -> dict[str, float]:
+def fit_simulated(project: Path, truth: Dataset, index: int, settings: SearchSettings) -> dict[str, float]:
     """Errors and CPU seconds of one of the simulator's micrographs."""
     row, optics = truth.rows.row(index), truth.optics.row(0)
     image, pixel_size = read_image(project / str(row["micrograph_name"]))
@@ -123,7 +182,7 @@ def fit_simulated(project: Path, truth: Dataset, index: int) -> dict[str, float]
     start = time.process_time()
     spectrum = spectrum_of_micrograph(image, pixel_size)
     middle = time.process_time()
-    fit = fit_ctf(spectrum, lens, settings=SearchSettings(defocus_min=2000.0))
+    fit = fit_ctf(spectrum, lens, settings=settings)
     end = time.process_time()
     turn = abs((fit.defocus_angle - angle + 90.0) % 180.0 - 90.0)
     return {
@@ -132,6 +191,7 @@ def fit_simulated(project: Path, truth: Dataset, index: int) -> dict[str, float]
         "error": (fit.defocus_u + fit.defocus_v - u - v) / 2,
         "has_rings": float(fit.has_rings),
         "resolution": fit.resolution,
+        "phase_error": fit.phase_shift - float(row["phase_shift"]),
         "astigmatism_error": fit.defocus_u - fit.defocus_v - u + v,
         "angle_error": turn if u - v > 300.0 else float("nan"),
         "spectrum_s": middle - start,
@@ -143,8 +203,10 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
     """Root mean squares and medians over micrographs."""
     column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     angles = column["angle_error"][~np.isnan(column["angle_error"])]
+    trusted = column["error"][column["has_rings"] == 1.0]
     figures = {
         "n": len(rows),
+        "worst_error_with_rings_A": float(np.abs(trusted).max(initial=0.0)),
         "defocus_rms_error_A": float(np.sqrt(np.mean(column["error"] ** 2))),
         "astigmatism_rms_error_A": float(np.sqrt(np.mean(column["astigmatism_error"] ** 2))),
         "angle_rms_error_deg": float(np.sqrt(np.mean(angles**2))) if len(angles) else float("nan"),
@@ -153,6 +215,12 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
         "spectrum_cpu_s": float(np.median(column["spectrum_s"])),
         "fit_cpu_s": float(np.median(column["fit_s"])),
     }
+    if "resolution" in column:
+        figures["resolution_A"] = float(np.median(column["resolution"]))
+    if "phase_error" in column:
+        figures["phase_rms_error_deg"] = float(np.sqrt(np.mean(column["phase_error"] ** 2)))
+    if "thickness" in column:
+        figures["thickness_A"] = float(np.median(column["thickness"]))
     if "bound" in column:
         figures["defocus_rms_bound_A"] = float(np.sqrt(np.mean(column["bound"] ** 2)))
         figures["angle_rms_bound_deg"] = float(np.sqrt(np.nanmean(column["angle_bound"] ** 2)))
@@ -169,7 +237,11 @@ def main() -> None:
     )
     parser.add_argument("--defocus", type=float, nargs=2, default=(3000.0, 40000.0), help="of these, A")
     parser.add_argument("--astigmatism", type=float, default=2000.0, help="of these, A")
+    parser.add_argument("--cases", action="store_true", help="instead: every kind of micrograph there is")
     options = parser.parse_args()
+    if options.cases:
+        print(json.dumps(measure_cases(options.size, options.n), indent=2))
+        return
     if options.dose:
         low, high = options.defocus
         field = {"defocus_min": low, "defocus_max": high, "astigmatism": options.astigmatism}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,10 @@ from vitreous.methods.picking.pick import Candidates
 from vitreous.methods.picking.threshold import NoiseLaw
 
 
-def write_candidates(path: Path, found: Candidates) -> None:
-    """Write NAME_candidates.star."""
-    general = {"contaminated": found.contaminated, "noise_mode": found.noise.mode, "noise_scale": found.noise.scale}
+def write_candidates(path: Path, found: Candidates, search: str) -> None:
+    """Write NAME_candidates.star. search: names the search that they came from."""
+    general: dict[str, Any] = {"search": search, "contaminated": found.contaminated}
+    general |= {"noise_mode": found.noise.mode, "noise_scale": found.noise.scale}
     rows = Table(
         {
             "coordinate_x": found.coordinates[:, 0],
@@ -29,11 +31,13 @@ def write_candidates(path: Path, found: Candidates) -> None:
     write_tables(path, {"general": general, "candidates": rows})
 
 
-def read_candidates(path: Path) -> Candidates | None:
-    """Candidates that an earlier run left; None where they cannot be read back."""
+def read_candidates(path: Path, search: str) -> Candidates | None:
+    """Candidates that an earlier run of this search left; None where they cannot be read back or are another's."""
     try:
         tables = read_tables(path)
         general, rows = tables["general"].row(0), tables["candidates"]
+        if str(general["search"]) != search:
+            return None
         coordinates = np.stack([rows["coordinate_x"], rows["coordinate_y"]], axis=1)
         noise = NoiseLaw(float(general["noise_mode"]), float(general["noise_scale"]))
         share = float(general["contaminated"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,19 @@ class Detector:
     """find: candidates of a micrograph (pixel size in A, its lens if known); fit: what its scores say by themselves.
 
     cut: a cut for the scores of each micrograph, given how noise scores and, where they are known, the fits.
+    search: names all that candidates depend on but the micrograph.
     """
 
     find: Callable[[Tensor, float, Lens | None], Candidates]
     fit: Callable[[Candidates], ScoreModel | None]
     cut: Callable[[list[Scores], NoiseLaw, Models], list[Cut]]
     diameter: float
+    search: str
+
+    def search_through(self, lens: Lens | None) -> str:
+        """A name for the search of a micrograph seen through this lens, in the file of its candidates."""
+        seen = "" if lens is None else f"{lens.microscope} {[float(value) for value in astuple(lens.defocus)]}"
+        return f"search-{hashlib.sha256((self.search + seen).encode()).hexdigest()[:16]}"
 
 
 def make_detector(params: AutopickParameters, context: Context) -> Detector:
@@ -65,7 +73,13 @@ def make_detector(params: AutopickParameters, context: Context) -> Detector:
             upper_deviations=params.upper_threshold,
         ),
         0.5 * (params.diameter_min + params.diameter_max),
+        f"{recipe} {_content(context, params.ref)} {params.ref_pixel_size} {params.psi_step}",
     )
+
+
+def _content(context: Context, name: str) -> str:
+    """What a file holds, in short; empty without one."""
+    return hashlib.sha256((context.project / name).read_bytes()).hexdigest() if name else ""
 
 
 def _trained(params: AutopickParameters, context: Context) -> Detector:
@@ -89,6 +103,7 @@ def _trained(params: AutopickParameters, context: Context) -> Detector:
         lambda _: None,
         lambda scores, *_: cut_log_odds(scores, given=params.threshold, adjust=params.adjust_threshold),
         record.diameter,
+        f"{recipe} {_content(context, params.model)}",
     )
 
 

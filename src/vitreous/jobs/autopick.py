@@ -107,17 +107,18 @@ def search_one(
     name = str(dataset.rows["micrograph_name"][index])
     place = context.place_of(name)
     stored = Path(f"{place}_candidates.star")
-    candidates = read_candidates(stored) if context.resume and stored.is_file() else None
+    optics = {column: dataset.optics_of_rows(column)[index] for column in dataset.optics}
+    lens = lens_of(optics, dataset.rows.row(index))
+    search = detector.search_through(lens)
+    candidates = read_candidates(stored, search) if context.resume and stored.is_file() else None
     if candidates is None:
         image, header_pixel = read(context.project / name)
-        optics = {column: dataset.optics_of_rows(column)[index] for column in dataset.optics}
         pixel_size = float(optics.get("micrograph_pixel_size", header_pixel))
         if pixel_size <= 0:
             raise ValueError("its pixel size is known neither from the STAR file nor from its header")
-        lens = lens_of(optics, dataset.rows.row(index))
         micrograph = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         candidates = detector.find(micrograph, pixel_size, lens)
-        write_candidates(stored, candidates)
+        write_candidates(stored, candidates, search)
     return Found(name, place, candidates)
 
 

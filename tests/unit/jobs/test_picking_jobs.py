@@ -149,6 +149,32 @@ def test_picking_resumes_from_candidates(project: Path) -> None:
     assert (project / "AutoPick/job004/movies/m0_autopick.star").read_bytes() == before
 
 
+@pytest.mark.parametrize("change", ["diameter", "template", "defocus"])
+def test_continuing_with_other_settings_searches_anew(project: Path, change: str) -> None:
+    disc = (np.hypot(*(np.mgrid[:32, :32] - 16)) < RADIUS * PIXEL / 5.0).astype(np.float32)
+    write_image(project / "class.mrcs", disc[None], 5.0)
+    settings: dict[str, object] = {"psi_step": 180.0, "use_ctf": change == "defocus"}
+    if change == "template":
+        settings["ref"] = "class.mrcs"
+    pick(project, **settings)
+    stored = project / "AutoPick/job004/movies/m0_candidates.star"
+    before = stored.read_bytes()
+    pick(project, **settings, threshold=1.0, resume=True)
+    assert stored.read_bytes() == before  # a threshold is chosen among them
+    if change == "diameter":
+        settings["diameter_max"] = 140.0
+    elif change == "template":
+        write_image(project / "class.mrcs", disc[None] - np.roll(disc[None], 9, 2), 5.0)
+    else:
+        text = (project / "micrographs.star").read_text()
+        (project / "micrographs.star").write_text(text.replace("20000", "14000"))
+    pick(project, **settings, resume=True)
+    assert stored.read_bytes() != before
+    resumed = stored.read_bytes()
+    pick(project, **settings)
+    assert stored.read_bytes() == resumed
+
+
 def test_diameters_the_wrong_way_round(project: Path) -> None:
     with pytest.raises(InputError, match="diameter_min is larger"):
         pick(project, diameter_min=200.0)

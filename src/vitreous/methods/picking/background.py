@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
-from scipy.special import ndtri
+
+from vitreous.methods.picking.lumps import find_lumps
+from vitreous.methods.picking.robust import densest_part, robust_spread
 
 _USUAL = 5.0  # robust deviations within which pixels of ice and protein lie
 # In robust deviations of the micrograph smoothed to an eighth of the diameter: simulated ferritin has 5 to 7, gold 14.
@@ -20,25 +22,6 @@ class EvenMicrograph:
 
     image: Float[np.ndarray, "height width"]
     contaminated: Bool[np.ndarray, "height width"]
-
-
-def robust_spread(values: Float[np.ndarray, "*n"]) -> float:
-    """Standard deviation from the median absolute deviation, blind to outliers."""
-    return float(1.4826 * np.median(np.abs(values - np.median(values))))
-
-
-def densest_part(values: Float[np.ndarray, "*n"], share: float = 0.3) -> tuple[float, float]:
-    """Middle and standard deviation by the shortest interval that holds a share of the values (after Rousseeuw 1984).
-
-    The median and what is made of it bend towards contamination that lies on one side, as carbon does; this does not,
-    as long as what is clean is what most pixels agree on. Exact for a normal law.
-    """
-    ordered = np.sort(values, axis=None)
-    count = max(1, int(share * len(ordered)))
-    widths = ordered[count:] - ordered[:-count]
-    first = int(np.argmin(widths))
-    middle = 0.5 * float(ordered[first] + ordered[first + count])
-    return middle, float(widths[first]) / (2.0 * float(ndtri(0.5 + 0.5 * share)))
 
 
 def fit_illumination(
@@ -158,6 +141,11 @@ def even_out(
         # What was found no longer bends the surface that it was found by.
         flat = image - fit_illumination(image, ~bad)
         bad = find_contamination(flat, diameter_px)
+    if exclude_contamination and not bad.all():
+        lumps = find_lumps(flat, ~bad, diameter_px)
+        if lumps.any():
+            bad |= lumps
+            flat = image - fit_illumination(image, ~bad)
     good = (~bad).astype(np.float64)
     width = 1.5 * diameter_px
     share = np.maximum(ndimage.gaussian_filter(good, width, mode="reflect"), 1e-6)

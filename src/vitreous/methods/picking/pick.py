@@ -13,9 +13,10 @@ from torch import Tensor
 from vitreous.core.ctf import Defocus, Microscope, ctf
 from vitreous.core.fourier import lowpass, rescale
 from vitreous.core.neighbours import keep_best_apart
-from vitreous.methods.picking.background import even_out, robust_spread
+from vitreous.methods.picking.background import even_out
 from vitreous.methods.picking.log_filter import log_response, scale_ladder
 from vitreous.methods.picking.peaks import local_maxima, refine_maxima, roundness
+from vitreous.methods.picking.robust import robust_spread
 from vitreous.methods.picking.templates import Templates, template_scores
 from vitreous.methods.picking.threshold import NoiseLaw
 

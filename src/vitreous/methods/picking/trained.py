@@ -12,11 +12,12 @@ from torch import Tensor
 
 from vitreous.core.fourier import rescale
 from vitreous.core.neighbours import keep_best_apart
-from vitreous.methods.picking.background import EvenMicrograph, even_out, robust_spread
+from vitreous.methods.picking.background import EvenMicrograph, even_out
 from vitreous.methods.picking.calibration import Calibration, log_odds_threshold
 from vitreous.methods.picking.network import PickerNetwork, logit_map
 from vitreous.methods.picking.peaks import local_maxima, refine_maxima
 from vitreous.methods.picking.pick import Candidates, PickingRecipe, away_from_edges
+from vitreous.methods.picking.robust import robust_spread
 from vitreous.methods.picking.selection import Cut
 from vitreous.methods.picking.threshold import NoiseLaw
 
