@@ -23,6 +23,7 @@ from vitreous.methods.picking.robust import densest_part
 _CORE = 0.2  # diameters: width of the Gaussian by which the density of a place is judged
 _DENSER = 2.0  # times a particle: what is a lump
 _GROWTH = 0.1
+_AROUND = 0.7  # diameters: width of the Gaussian over which the level beside a place is averaged
 # Deviations of chi-square: noise and sparse simulated particles give -2 to 1.3, usual particles 4 to 145.
 _LEAST_DEVIATION = 4.0
 _FEWEST, _SAMPLES = 8, 600
@@ -45,12 +46,27 @@ def find_lumps(
     if len(usual) < _FEWEST or unlike_noise(tame, clean, usual, diameter_px) < _LEAST_DEVIATION:
         return nothing
     core = ndimage.gaussian_filter(image, _CORE * diameter_px, mode="reflect")
-    level, _ = densest_part(core[clean])
-    density = float(np.median(core[tuple(usual.T)])) - level
-    dense = clean & (core - level > _DENSER * density)
+    core -= _level_around(core, clean, diameter_px)
+    density = float(np.median(core[tuple(usual.T)]))
+    dense = clean & (core > _DENSER * density)
     if density <= 0.0 or not dense.any():
         return nothing
     return np.asarray(ndimage.distance_transform_edt(~dense) <= _GROWTH * diameter_px)
+
+
+def _level_around(
+    core: Float[np.ndarray, "height width"], clean: Bool[np.ndarray, "height width"], diameter_px: float
+) -> Float[np.ndarray, "height width"]:
+    """What clean places nearby agree on: ice is not of one thickness, nor every detector's gain known.
+
+    Places that stand out over all are left out, lest a lump be measured against its neighbours.
+    """
+    middle, spread = densest_part(core[clean])
+    trusted = (clean & (core < middle + 2.0 * spread)).astype(np.float64)
+    width = _AROUND * diameter_px
+    share = ndimage.gaussian_filter(trusted, width, mode="reflect")
+    total = ndimage.gaussian_filter(np.where(trusted > 0, core - middle, 0.0), width, mode="reflect")
+    return middle + total / (share + 1e-2)
 
 
 def _usual_places(
