@@ -167,7 +167,7 @@ def _cropped(frames: PreparedFrames, band: Band, member: NDArray[np.int64]) -> C
     out = torch.zeros(shape, dtype=torch.complex64, device=frames.device)
     for number in range(frames.n_frames):
         frame = frames.stack(number, number + 1)[0].to(frames.device)
-        out[member[number]] += band.crop(torch.fft.rfft2(frame))
+        out[member[number]] += band.transform(frame)
     return out
 
 

@@ -201,12 +201,15 @@ def _normal_matrix(problem: Problem, at: Derivatives, prior: Prior, scale: float
     """Curvature of the penalised likelihood in all parameters, x before y.
 
     The reference moves with the frames, so only motion relative to each patch's mean counts: the design is
-    centred over frames, which gives the full Hessian for frames of equal signal.
+    centred over frames, which gives the full Hessian for frames of equal signal. A common shift of all frames changes
+    nothing; it is given the mean curvature, so that the matrix has an inverse.
     """
     n, (_, n_frames, n_model) = problem.centred.shape[1], problem.basis.shape
     curvature = (-scale * at.hessian).flatten(0, 1).movedim(0, 2)[..., None]
     normal = problem.centred.T @ (curvature * problem.centred)
-    normal.diagonal().add_(_penalty(n_frames, n_model, prior)[..., None])
+    both = normal.diagonal()  # axes x and y, each with itself
+    both[:n_frames, :n_frames] += both[:n_frames, :n_frames].diagonal().abs().mean() / n_frames
+    both += _penalty(n_frames, n_model, prior)[..., None]
     return normal.movedim(1, 2).reshape(2 * n, 2 * n)
 
 
@@ -216,13 +219,21 @@ def _newton_step(problem: Problem, at: Derivatives, parameters: Parameters, prio
     state = torch.cat([parameters.frames, parameters.model])
     gradient = problem.design.flatten(0, 1).T @ at.gradient.flatten(0, 1) * scale
     gradient -= _penalty(n_frames, n_model, prior) @ state
-    values, vectors = torch.linalg.eigh(_normal_matrix(problem, at, prior, scale))
-    # Far from the peak the curvature can have the wrong sign: go uphill all the same. The floor also takes care
-    # of the one direction that is not determined, a common shift of all frames.
-    floor = max(_FLOOR * float(values.abs().max()), 1e-30)
-    step = vectors @ ((vectors.T @ gradient.T.reshape(-1)) / values.abs().clamp(min=floor))
-    step = step.reshape(2, -1).T
+    step = (_inverse(_normal_matrix(problem, at, prior, scale), _FLOOR) @ gradient.T.reshape(-1)).reshape(2, -1).T
     return Parameters(step[:n_frames], step[n_frames:])
+
+
+def _inverse(matrix: Float[Tensor, "m m"], floor: float) -> Float[Tensor, "m m"]:
+    """Of a positive definite matrix its inverse, else that of the nearest with eigenvalues of a size.
+
+    Far from the peak the curvature can have the wrong sign: a step must go uphill all the same.
+    """
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        return torch.cholesky_inverse(lower)
+    values, vectors = torch.linalg.eigh(matrix)
+    least = max(floor * float(values.abs().max()), 1e-30)
+    return (vectors / values.abs().clamp(min=least)) @ vectors.T
 
 
 def _model_variance(problem: Problem, at: Derivatives, prior: Prior, scale: float) -> float:
@@ -230,7 +241,6 @@ def _model_variance(problem: Problem, at: Derivatives, prior: Prior, scale: floa
     n_frames, n_model = problem.basis.shape[1:]
     if not n_model:
         return 0.0
-    values, vectors = torch.linalg.eigh(_normal_matrix(problem, at, prior, scale))
-    inverse = 1.0 / values.abs().clamp(min=1e-9 * float(values.abs().max()))
-    variance = (vectors.square() @ inverse).reshape(2, -1)[:, n_frames:]
+    inverse = _inverse(_normal_matrix(problem, at, prior, scale), 1e-9)
+    variance = inverse.diagonal().reshape(2, -1)[:, n_frames:]
     return min(float(variance.mean()), prior.model**2)
