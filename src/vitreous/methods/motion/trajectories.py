@@ -93,8 +93,8 @@ class Parameters:
 class Fit:
     """What was fitted. log_likelihood: quasi log-likelihood, differences of which mean something.
 
-    displacements (p, f, 2) px at the parameters, and the correlation at these. step: largest change in the last
-    iteration, pixels. iterations: how many were done.
+    displacements (p, f, 2) px where the correlation was last looked at, a small step before the parameters. step:
+    largest change in the last iteration, pixels. iterations: how many were done.
     """
 
     parameters: Parameters
@@ -128,28 +128,33 @@ def fit(
     tolerance: float = 0.01,
     size_model: bool = False,
 ) -> Fit:
-    """Raise the correlation from `start` until no displacement changes by more than tolerance (pixels).
+    """Raise the correlation from `start` until no displacement would change by more than tolerance (pixels).
 
+    That is foretold: steps are taken to go on shrinking by the factor of the last two. The one that is then left is
+    made, but not looked at.
     size_model: take the size of the local motion (prior.model) from the movie itself. Empirical Bayes (MacKay (1992)
     Neural Comput. 4, 415): after each step the coefficients' variance is set to their mean square plus their
     posterior variance. Noise then shrinks the model instead of bending it.
     """
     parameters = start
     at = problem.derivatives(parameters)
-    done = 0
+    done, longest, foretold, settled = 0, 0.0, 0.0, True
     for done in range(1, iterations + 1):  # noqa: B007
         scale = likelihood_scale(at)
         step = _newton_step(problem, at, parameters, prior, scale)
-        parameters, at, longest = _climb(problem, at, parameters, step, prior)
-        settled = True
+        before, (parameters, at, longest) = longest, _climb(problem, at, parameters, step, prior)
+        foretold = longest * min(1.0, longest / before) if before > 0 else longest
         if size_model and problem.basis.shape[2]:
             size = _model_size(problem, at, parameters, prior)
             settled = abs(math.log(size / prior.model)) < _SETTLED or size == _SMALLEST_MODEL
             prior = replace(prior, model=size)
-        if longest < tolerance and settled:
+        if foretold < tolerance and settled:
             break
-    likelihood = likelihood_scale(at) * 0.5 * float(at.value.sum())
-    return Fit(parameters, problem.displacements(parameters), at, likelihood, longest, done)
+    scale, found = likelihood_scale(at), parameters
+    if 0.0 < foretold < tolerance and settled:
+        found = parameters.plus(_newton_step(problem, at, parameters, prior, scale))
+    likelihood = scale * 0.5 * float(at.value.sum())
+    return Fit(found, problem.displacements(parameters), at, likelihood, longest, done)
 
 
 def _climb(
