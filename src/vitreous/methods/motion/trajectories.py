@@ -210,12 +210,13 @@ def _normal_matrix(problem: Problem, at: Derivatives, prior: Prior, scale: float
     nothing; it is given the mean curvature, so that the matrix has an inverse.
     """
     n, (_, n_frames, n_model) = problem.centred.shape[1], problem.basis.shape
-    curvature = (-scale * at.hessian).flatten(0, 1).movedim(0, 2)[..., None]
-    normal = problem.centred.T @ (curvature * problem.centred)
-    both = normal.diagonal()  # axes x and y, each with itself
+    curvature = (-scale * at.hessian).reshape(-1, 4, 1)
+    weighted = (curvature * problem.centred[:, None]).flatten(1)
+    normal = (problem.centred.T @ weighted).reshape(n, 2, 2, n)
+    both = normal.diagonal(dim1=1, dim2=2)  # axes x and y, each with itself: (n, n, 2)
     both[:n_frames, :n_frames] += both[:n_frames, :n_frames].diagonal().abs().mean() / n_frames
     both += _penalty(n_frames, n_model, prior)[..., None]
-    return normal.movedim(1, 2).reshape(2 * n, 2 * n)
+    return normal.movedim(1, 0).reshape(2 * n, 2 * n)
 
 
 def _newton_step(problem: Problem, at: Derivatives, parameters: Parameters, prior: Prior, scale: float) -> Parameters:
