@@ -67,6 +67,6 @@ def _derivatives(sums: Float[Tensor, "p f 9"]) -> Derivatives:
     s = sums.to(device="cpu", dtype=torch.float64)
 
     def symmetric(xx: int, yy: int, xy: int) -> Tensor:
-        return torch.stack([s[..., xx], s[..., xy], s[..., xy], s[..., yy]], -1).unflatten(-1, (2, 2))
+        return s[..., [xx, xy, xy, yy]].unflatten(-1, (2, 2))
 
     return Derivatives(s[..., 0], s[..., 1:3], symmetric(3, 4, 5), symmetric(6, 7, 8))

@@ -74,32 +74,34 @@ def _correlate_row(
 @njit(cache=True, fastmath=True, nogil=True)
 def _sums(
     frames: Floats, w: Floats, qy: Floats, qx: Floats,
-    columns: tuple[Floats, Floats], rows: tuple[Floats, Floats], used: NDArray[np.int64],
-    shape: tuple[int, int], out: NDArray[np.float64],
+    columns: tuple[Floats, Floats], rows: tuple[Floats, Floats], looked_at: tuple[NDArray[np.int64], NDArray[np.int64]],
+    shape: tuple[int, int, int, int], out: NDArray[np.float64],
 ) -> None:  # fmt: skip
-    """columns, rows: cosines and sines of the phases, (p, f, width) and (p, f, height). shape: (p, f)."""
+    """shape: (p, f, height, width) of the frames. looked_at: which n rows of them, and how many columns of each.
+
+    columns, rows: cosines and sines of the phases, (p, f, qx.size) and (p, f, n). qy (n,), qx: frequencies.
+    """
     n_patches, n_frames = np.uint64(shape[0]), np.uint64(shape[1])
-    height, width = np.uint64(qy.size), np.uint64(qx.size)
+    height, width = np.uint64(shape[2]), np.uint64(shape[3])
+    n_rows, n_columns = np.uint64(qy.size), np.uint64(qx.size)
     re, im = np.empty(shape[1] * qx.size, np.float32), np.empty(shape[1] * qx.size, np.float32)
     sum_re, sum_im = np.empty(qx.size, np.float32), np.empty(qx.size, np.float32)
     for p in range(n_patches):
         # A row of all frames at a time: it stays in the cache between the sum and the correlation.
-        for y in range(height):
-            n = np.uint64(used[y])
-            if n == 0:
-                continue
+        for i in range(n_rows):
+            y, n = np.uint64(looked_at[0][i]), np.uint64(looked_at[1][i])
             sum_re[:] = 0.0
             sum_im[:] = 0.0
             for f in range(n_frames):
                 frame = p * n_frames + f
-                row = frame * height + y
+                start, row = (frame * height + y) * width, frame * n_rows + i
                 _align_row(
-                    frames, row * width, n, columns[0], columns[1], frame * width, rows[0][row], rows[1][row],
-                    re, im, f * width, sum_re, sum_im,
+                    frames, start, n, columns[0], columns[1], frame * n_columns, rows[0][row], rows[1][row],
+                    re, im, f * n_columns, sum_re, sum_im,
                 )  # fmt: skip
             for f in range(n_frames):
                 to = (p * n_frames + f) * np.uint64(_N)
-                _correlate_row(re, im, f * width, n, sum_re, sum_im, w, y * width, qx, qy[y], out, to)
+                _correlate_row(re, im, f * n_columns, n, sum_re, sum_im, w, y * width, qx, qy[i], out, to)
 
 
 def sums(
@@ -112,9 +114,13 @@ def sums(
     """As `reference.sums`, in float32 with float64 totals over rows."""
     w = weights.to(torch.float32).contiguous().numpy()
     # Rows beyond the weights' disc end early.
-    used = np.where((w > 0).any(1), w.shape[1] - np.argmax(w[:, ::-1] > 0, axis=1), 0).astype(np.int64)
+    used = np.where((w > 0).any(1), w.shape[1] - np.argmax(w[:, ::-1] > 0, axis=1), 0)
+    kept = np.flatnonzero(used)
+    looked_at = (kept, used[kept].astype(np.int64))
     frames = torch.view_as_real(frames_ft.to(torch.complex64).contiguous()).numpy()
     qy, qx = ((2.0 * np.pi * k.to(torch.float64)).to(torch.float32).numpy() for k in (ky, kx))
+    # Phases are as dear as the rest where the weights leave a small part: no more of them than that.
+    qy, qx = qy[kept], qx[: used.max(initial=0)]
     d = displacements.to(torch.float32).numpy()
     angles = (d[..., 0, None] * qx, d[..., 1, None] * qy)
     phases = [function(angle) for angle in angles for function in (np.cos, np.sin)]
@@ -124,8 +130,8 @@ def sums(
         cos_x, sin_x, cos_y, sin_y = (phase[patches].reshape(-1) for phase in phases)
         here = out[patches]
         _sums(
-            frames[patches].reshape(-1), w.reshape(-1), qy, qx, (cos_x, sin_x), (cos_y, sin_y), used,
-            (here.shape[0], here.shape[1]), here.reshape(-1),
+            frames[patches].reshape(-1), w.reshape(-1), qy, qx, (cos_x, sin_x), (cos_y, sin_y), looked_at,
+            (len(here), *frames.shape[1:4]), here.reshape(-1),
         )  # fmt: skip
 
     in_threads(part, len(frames))

@@ -153,7 +153,8 @@ def _groups(
     times = torch.from_numpy(np.bincount(member, np.arange(n)) / np.bincount(member))
     if not factor:
         groups_ft = _cropped(frames, band, member)
-        return inverse_real(groups_ft, band.cropped), groups_ft, times
+        # One by one: what lies between the two passes stays in the cache.
+        return torch.stack([inverse_real(one, band.cropped) for one in groups_ft]), groups_ft, times
     groups = torch.zeros(n_groups, *band.cropped, device=frames.device)
     for number in range(n):
         frame = bin_frame(frames.stack(number, number + 1)[0], band, factor) if binned is None else binned[number]
@@ -167,7 +168,7 @@ def _cropped(frames: PreparedFrames, band: Band, member: NDArray[np.int64]) -> C
     out = torch.zeros(shape, dtype=torch.complex64, device=frames.device)
     for number in range(frames.n_frames):
         frame = frames.stack(number, number + 1)[0].to(frames.device)
-        out[member[number]] += band.crop(torch.fft.rfft2(frame))
+        out[member[number]] += band.transform(frame)
     return out
 
 

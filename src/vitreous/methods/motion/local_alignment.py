@@ -191,29 +191,33 @@ class _Fits:
 
 
 def _fits(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> _Fits:
-    """Fit to all coefficients, and for validation to either half, scored on the other."""
+    """For validation fit to either half of the coefficients, scored on the other; from midway between, fit to all."""
+    gain, halfway = _held_out_gain(spectra, basis, options)
     everything = torch.ones(spectra.band.cropped[0])
-    solution = _anneal(spectra, basis, everything, options)
+    solution = _anneal(spectra, basis, everything, options, _SHARPNESS[_VALIDATED - 1 :], halfway)
     without = _problem(spectra, basis[..., :0], everything, options, FIT_SHARPNESS)
-    return _Fits(solution, _held_out_gain(spectra, basis, options), without)
+    return _Fits(solution, gain, without)
 
 
-def _held_out_gain(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> float:
+def _held_out_gain(spectra: Spectra, basis: Float[Tensor, "p f m"], options: LocalOptions) -> tuple[float, Parameters]:
     """Log-likelihood ratio of the model against none, both fitted to one half of the coefficients, in the other.
 
-    At the low frequencies where correlation peaks are broad: what shows there is not bent by noise.
+    At the low frequencies where correlation peaks are broad: what shows there is not bent by noise. And the mean of
+    what was found in either half with the model.
     """
     gain, steps = 0.0, _SHARPNESS[:_VALIDATED]
+    mean = Parameters.zero(basis.shape[1], basis.shape[2])
     options = replace(options, tolerance=_NEAR_ENOUGH)
     halves = _halves(spectra.band.cropped[0])
     for here, there in (halves, halves[::-1]):
         scores = []
-        for model in (basis, basis[..., :0]):
+        for model in (basis[..., :0], basis):
             found = _anneal(spectra, model, here, options, steps).parameters
             scores.append(_problem(spectra, model, there, options, steps[-1]).derivatives(found))
-        difference = float((scores[0].value - scores[1].value).sum())
-        gain += likelihood_scale(scores[0]) * 0.5 * difference
-    return gain
+        mean = mean.plus(found, 0.5)
+        without, with_model = scores
+        gain += likelihood_scale(with_model) * 0.5 * float((with_model.value - without.value).sum())
+    return gain, mean
 
 
 def _halves(height: int) -> tuple[Float[Tensor, "height"], Float[Tensor, "height"]]:
@@ -234,10 +238,11 @@ def _anneal(
     basis: Tensor,
     rows: Float[Tensor, "height"],
     options: LocalOptions,
-    steps: tuple[float, ...] = _SHARPNESS,
+    steps: tuple[float, ...],
+    start: Parameters | None = None,
 ) -> Fit:
-    """Fit from no motion, broad correlation peaks first (only the last where there is no model to lead)."""
-    parameters = Parameters.zero(basis.shape[1], basis.shape[2])
+    """Fit from start or no motion, broad correlation peaks first (only the last where there is no model to lead)."""
+    parameters = start or Parameters.zero(basis.shape[1], basis.shape[2])
     most, tolerance = options.iterations, options.tolerance
     for sharpness in steps[:-1] if basis.shape[2] else ():
         problem = _problem(spectra, basis, rows, options, sharpness)

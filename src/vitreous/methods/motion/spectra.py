@@ -47,6 +47,11 @@ class Band:
         """Keep the band's part of a transform."""
         return crop_fourier(image_ft, self.shape, self.cropped)
 
+    def transform(self, image: Float[Tensor, "height width"]) -> Complex[Tensor, "height half"]:
+        """The band's part of an image's rfft2. Columns outside are left out between its two passes: a quarter less."""
+        columns = torch.fft.rfft(image)[:, : self.cropped[1] // 2 + 1]
+        return self.crop(torch.fft.fft(columns, dim=0))
+
     def weights(self, b_factor: float, sharpness: float) -> Float[Tensor, "height half"]:
         """exp(-sharpness B k^2) with the Hermitian multiplicity; zero on the central cross, near zero and beyond.
 
@@ -125,9 +130,10 @@ def bin_frame(frame: Float[Tensor, "height width"], band: Band, factor: int) -> 
 
 
 def inverse_real(images_ft: Complex[Tensor, "*batch height half"], shape: tuple[int, int]) -> Tensor:
-    """Inverse rfft2. On the CPU by scipy: torch's inverse real transform is 3 to 7 times slower there."""
+    """Inverse rfft2. On the CPU its last pass is scipy's: torch's inverse real transform takes up to twice as long."""
     if images_ft.device.type == "cpu":
-        return torch.from_numpy(scipy_fft.irfft2(images_ft.numpy(), s=shape, workers=torch.get_num_threads()))
+        columns = torch.fft.ifft(images_ft, dim=-2).numpy()
+        return torch.from_numpy(scipy_fft.irfft(columns, n=shape[1], workers=torch.get_num_threads()))
     return torch.fft.irfft2(images_ft, s=shape)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Complex, Float
@@ -51,12 +52,24 @@ class Problem:
 
     def displacements(self, parameters: Parameters) -> Float[Tensor, "p f 2"]:
         """Displacement (x, y) of every patch and frame."""
-        return parameters.frames + torch.einsum("pfm,ma->pfa", self.basis, parameters.model)
+        return parameters.frames + self.basis @ parameters.model
 
     def derivatives(self, parameters: Parameters) -> Derivatives:
         """Leave-one-out correlation at these parameters."""
         ky, kx = self.band.ky, self.band.kx
         return leave_one_out(self.frames_ft, self.weights, ky, kx, self.displacements(parameters))
+
+    @cached_property
+    def design(self) -> Float[Tensor, "p f n"]:
+        """Displacement in one axis per unit of each parameter: n = f + m, frames first."""
+        n_patches, n_frames, _ = self.basis.shape
+        frames = torch.eye(n_frames, dtype=torch.float64).expand(n_patches, -1, -1)
+        return torch.cat([frames, self.basis], dim=2)
+
+    @cached_property
+    def centred(self) -> Float[Tensor, "rows n"]:
+        """The design less each patch's mean over frames, patches and frames in one row of rows."""
+        return (self.design - self.design.mean(1, keepdim=True)).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -80,18 +93,23 @@ class Parameters:
 class Fit:
     """What was fitted. log_likelihood: quasi log-likelihood, differences of which mean something.
 
-    displacements (p, f, 2) px at the parameters, and the correlation at these. uncertainty: (f,) standard error of a
-    frame's displacement in pixels (x and y together, as rms). step: largest change in the last iteration, pixels.
-    iterations: how many were done.
+    displacements (p, f, 2) px where the correlation was last looked at, a small step before the parameters. step:
+    largest change in the last iteration, pixels. iterations: how many were done.
     """
 
     parameters: Parameters
     displacements: Float[Tensor, "p f 2"]
     at: Derivatives
     log_likelihood: float
-    uncertainty: Float[Tensor, "f"]
     step: float
     iterations: int
+
+    @property
+    def uncertainty(self) -> Float[Tensor, "f"]:
+        """Standard error (px, rms of x and y) of each frame's displacement, by the sandwich rule over all patches."""
+        inverse = torch.linalg.pinv(-self.at.hessian.sum(0), hermitian=True)
+        covariance = inverse @ self.at.noise.sum(0) @ inverse
+        return covariance.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=0.0).sqrt()
 
 
 def likelihood_scale(at: Derivatives) -> float:
@@ -110,28 +128,33 @@ def fit(
     tolerance: float = 0.01,
     size_model: bool = False,
 ) -> Fit:
-    """Raise the correlation from `start` until no displacement changes by more than tolerance (pixels).
+    """Raise the correlation from `start` until no displacement would change by more than tolerance (pixels).
 
+    That is foretold: steps are taken to go on shrinking by the factor of the last two. The one that is then left is
+    made, but not looked at.
     size_model: take the size of the local motion (prior.model) from the movie itself. Empirical Bayes (MacKay (1992)
     Neural Comput. 4, 415): after each step the coefficients' variance is set to their mean square plus their
     posterior variance. Noise then shrinks the model instead of bending it.
     """
     parameters = start
     at = problem.derivatives(parameters)
-    done = 0
+    done, longest, foretold, settled = 0, 0.0, 0.0, True
     for done in range(1, iterations + 1):  # noqa: B007
         scale = likelihood_scale(at)
         step = _newton_step(problem, at, parameters, prior, scale)
-        parameters, at, longest = _climb(problem, at, parameters, step, prior)
-        settled = True
+        before, (parameters, at, longest) = longest, _climb(problem, at, parameters, step, prior)
+        foretold = longest * min(1.0, longest / before) if before > 0 else longest
         if size_model and problem.basis.shape[2]:
             size = _model_size(problem, at, parameters, prior)
             settled = abs(math.log(size / prior.model)) < _SETTLED or size == _SMALLEST_MODEL
             prior = replace(prior, model=size)
-        if longest < tolerance and settled:
+        if foretold < tolerance and settled:
             break
-    likelihood = likelihood_scale(at) * 0.5 * float(at.value.sum())
-    return Fit(parameters, problem.displacements(parameters), at, likelihood, _uncertainty(at), longest, done)
+    scale, found = likelihood_scale(at), parameters
+    if 0.0 < foretold < tolerance and settled:
+        found = parameters.plus(_newton_step(problem, at, parameters, prior, scale))
+    likelihood = scale * 0.5 * float(at.value.sum())
+    return Fit(found, problem.displacements(parameters), at, likelihood, longest, done)
 
 
 def _climb(
@@ -165,56 +188,58 @@ def _objective(at: Derivatives, parameters: Parameters, prior: Prior, scale: flo
     return scale * 0.5 * float(at.value.sum()) - penalty
 
 
+@lru_cache(maxsize=16)
 def _second_differences(n: int) -> Float[Tensor, "k n"]:
     unit = torch.eye(n, dtype=torch.float64)
     return unit[:-2] - 2.0 * unit[1:-1] + unit[2:] if n > 2 else unit[:0]
 
 
-def _penalty(problem: Problem, prior: Prior) -> Float[Tensor, "n n"]:
-    """Inverse covariance of the prior over frames and model of one axis."""
-    _, n_frames, n_model = problem.basis.shape
-    n = n_frames + n_model
+@lru_cache(maxsize=64)
+def _penalty(n_frames: int, n_model: int, prior: Prior) -> Float[Tensor, "n n"]:
+    """Inverse covariance of the prior over frames and model of one axis. Kept: not to be written to."""
     second = _second_differences(n_frames)
-    penalty = torch.zeros(n, n, dtype=torch.float64)
-    penalty[:n_frames, :n_frames] = second.T @ second / prior.acceleration**2
-    penalty[n_frames:, n_frames:] = torch.eye(n_model, dtype=torch.float64) / prior.model**2
-    return penalty
-
-
-def _design(problem: Problem) -> Float[Tensor, "p f n"]:
-    n_patches, n_frames, _ = problem.basis.shape
-    frames = torch.eye(n_frames, dtype=torch.float64).expand(n_patches, -1, -1)
-    return torch.cat([frames, problem.basis], dim=2)
+    frames = second.T @ second / prior.acceleration**2
+    return torch.block_diag(frames, torch.eye(n_model, dtype=torch.float64) / prior.model**2)
 
 
 def _normal_matrix(problem: Problem, at: Derivatives, prior: Prior, scale: float) -> Float[Tensor, "m m"]:
     """Curvature of the penalised likelihood in all parameters, x before y.
 
     The reference moves with the frames, so only motion relative to each patch's mean counts: the design is
-    centred over frames, which gives the full Hessian for frames of equal signal.
+    centred over frames, which gives the full Hessian for frames of equal signal. A common shift of all frames changes
+    nothing; it is given the mean curvature, so that the matrix has an inverse.
     """
-    design = _design(problem)
-    centred = design - design.mean(1, keepdim=True)
-    normal = torch.einsum("pfab,pfm,pfn->ambn", -scale * at.hessian, centred, centred)
-    penalty = _penalty(problem, prior)
-    for axis in range(2):
-        normal[axis, :, axis, :] += penalty
-    matrix = normal.reshape(2 * len(penalty), 2 * len(penalty))
-    return 0.5 * (matrix + matrix.T)
+    n, (_, n_frames, n_model) = problem.centred.shape[1], problem.basis.shape
+    curvature = (-scale * at.hessian).reshape(-1, 4, 1)
+    weighted = (curvature * problem.centred[:, None]).flatten(1)
+    normal = (problem.centred.T @ weighted).reshape(n, 2, 2, n)
+    both = normal.diagonal(dim1=1, dim2=2)  # axes x and y, each with itself: (n, n, 2)
+    both[:n_frames, :n_frames] += both[:n_frames, :n_frames].diagonal().abs().mean() / n_frames
+    both += _penalty(n_frames, n_model, prior)[..., None]
+    return normal.movedim(1, 0).reshape(2 * n, 2 * n)
 
 
 def _newton_step(problem: Problem, at: Derivatives, parameters: Parameters, prior: Prior, scale: float) -> Parameters:
     """One Gauss-Newton step on the penalised likelihood for frames and model of both axes."""
-    n_frames = len(parameters.frames)
-    state = torch.cat([parameters.frames, parameters.model]).T
-    gradient = torch.einsum("pfa,pfm->am", at.gradient * scale, _design(problem)) - state @ _penalty(problem, prior)
-    values, vectors = torch.linalg.eigh(_normal_matrix(problem, at, prior, scale))
-    # Far from the peak the curvature can have the wrong sign: go uphill all the same. The floor also takes care
-    # of the one direction that is not determined, a common shift of all frames.
-    floor = max(_FLOOR * float(values.abs().max()), 1e-30)
-    step = vectors @ ((vectors.T @ gradient.reshape(-1)) / values.abs().clamp(min=floor))
-    step = step.reshape(2, -1).T
+    n_frames, n_model = len(parameters.frames), len(parameters.model)
+    state = torch.cat([parameters.frames, parameters.model])
+    gradient = problem.design.flatten(0, 1).T @ at.gradient.flatten(0, 1) * scale
+    gradient -= _penalty(n_frames, n_model, prior) @ state
+    step = (_inverse(_normal_matrix(problem, at, prior, scale), _FLOOR) @ gradient.T.reshape(-1)).reshape(2, -1).T
     return Parameters(step[:n_frames], step[n_frames:])
+
+
+def _inverse(matrix: Float[Tensor, "m m"], floor: float) -> Float[Tensor, "m m"]:
+    """Of a positive definite matrix its inverse, else that of the nearest with eigenvalues of a size.
+
+    Far from the peak the curvature can have the wrong sign: a step must go uphill all the same.
+    """
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    if not failed:
+        return torch.cholesky_inverse(lower)
+    values, vectors = torch.linalg.eigh(matrix)
+    least = max(floor * float(values.abs().max()), 1e-30)
+    return (vectors / values.abs().clamp(min=least)) @ vectors.T
 
 
 def _model_variance(problem: Problem, at: Derivatives, prior: Prior, scale: float) -> float:
@@ -222,16 +247,6 @@ def _model_variance(problem: Problem, at: Derivatives, prior: Prior, scale: floa
     n_frames, n_model = problem.basis.shape[1:]
     if not n_model:
         return 0.0
-    values, vectors = torch.linalg.eigh(_normal_matrix(problem, at, prior, scale))
-    inverse = 1.0 / values.abs().clamp(min=1e-9 * float(values.abs().max()))
-    variance = (vectors.square() @ inverse).reshape(2, -1)[:, n_frames:]
+    inverse = _inverse(_normal_matrix(problem, at, prior, scale), 1e-9)
+    variance = inverse.diagonal().reshape(2, -1)[:, n_frames:]
     return min(float(variance.mean()), prior.model**2)
-
-
-def _uncertainty(at: Derivatives) -> Float[Tensor, "f"]:
-    """Standard error of each frame's displacement by the sandwich rule, all patches together."""
-    curvature = -at.hessian.sum(0)
-    noise = at.noise.sum(0)
-    inverse = torch.linalg.pinv(curvature, hermitian=True)
-    covariance = inverse @ noise @ inverse
-    return covariance.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=0.0).sqrt()

@@ -35,6 +35,7 @@ def test_small_fields_are_cropped_and_large_ones_binned(generator):
     got = band.crop(torch.fft.rfft2(frame))
     assert got.shape == (band.cropped[0], band.cropped[1] // 2 + 1)
     assert torch.allclose(got[3, 5], torch.fft.rfft2(frame)[3, 5], rtol=1e-3)
+    assert (band.transform(frame) - got).abs().max() < 1e-5 * got.abs().max()
     band, factor = alignment_band((4096, 4096), 150.0, 0.5)
     assert (factor, band.cropped) == (2, (2048, 2048))
 
