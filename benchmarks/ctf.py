@@ -19,9 +19,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ctf_synthetic import (
+    KRIOS,
+    PIXEL,
+    TILT_PIXEL,
+    angle_bound,
+    bound,
+    defocus,
+    power_spectrum,
+    tilted_micrograph,
+)
 
-from vitreous.core.ctf import Defocus, Microscope, ctf, phase_aberration
-from vitreous.core.fourier import frequency_grid, hermitian_weights
+from vitreous.core.ctf import Microscope
 from vitreous.data.dataset import Dataset
 from vitreous.io.mrc import read_image
 from vitreous.io.relion import read_dataset
@@ -29,7 +38,8 @@ from vitreous.job import Context
 from vitreous.jobs.simulate_micrographs import SimulateMicrographs
 from vitreous.methods.ctf_fitting.fit import fit_ctf
 from vitreous.methods.ctf_fitting.search import SearchSettings
-from vitreous.methods.ctf_fitting.spectrum import spectrum_of_micrograph
+from vitreous.methods.ctf_fitting.spectrum import spectrum_of_micrograph, tile_spectra
+from vitreous.methods.ctf_fitting.tilt import fit_tilted_ctf
 
 # What micrographs a fit meets, and what it is told to look for. Defoci 0.3 to 4 um and astigmatism to 2,000 A in each.
 CASES: dict[str, tuple[dict[str, float], SearchSettings]] = {
@@ -40,42 +50,8 @@ CASES: dict[str, tuple[dict[str, float], SearchSettings]] = {
     "phase plate": ({"dose": 40.0, "phase_shift": 80.0}, SearchSettings(2000.0, phase_max=180.0)),
 }
 THICKNESSES = (200.0, 1000.0, 2000.0)  # A
-
-PIXEL, KRIOS, B_FACTOR = 1.2, Microscope(300.0, 2.7, 0.07), 40.0
-
-
-def defocus(values: list[float]) -> Defocus:
-    return Defocus(*(torch.tensor([value], dtype=torch.float64) for value in values))
-
-
-def power_spectrum(
-    size: int, at: Defocus, strength: float, thickness: float = 0.0
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Power of background and Thon rings on the rfft grid, and |k|^2. thickness: A, of the sample."""
-    ky, kx = frequency_grid((size, size), PIXEL)
-    k2 = ky**2 + kx**2
-    contrast = ctf((size, size), PIXEL, KRIOS, at, dtype=torch.float64)[0]
-    # CTF^2 averaged over the slices of the sample.
-    nodes = torch.sinc(KRIOS.wavelength * thickness * k2)
-    squared = 0.5 + (contrast**2 - 0.5) * nodes
-    return 1.0 + strength * squared * torch.exp(-B_FACTOR * k2) + 5.0 * torch.exp(-60.0 * k2.sqrt()), k2
-
-
-def bound(size: int, at: Defocus, strength: float) -> float:
-    """Least standard deviation (A) that any unbiased fit of the mean defocus can have between 30 and 3 A."""
-    power, k2 = power_spectrum(size, at, strength)
-    ky, kx = frequency_grid((size, size), PIXEL)
-    chi = phase_aberration(k2, torch.atan2(ky.expand_as(k2), kx.expand_as(k2)), KRIOS, at)[0]
-    slope = strength * torch.exp(-B_FACTOR * k2) * torch.sin(2.0 * chi) * torch.pi * KRIOS.wavelength * k2
-    inside = (k2 > 30.0**-2) & (k2 < 3.0**-2)
-    # A periodogram's coefficient is exponential: variance = power^2; each independent one is counted once.
-    weight = hermitian_weights(size).expand_as(k2) / 2.0
-    return float(((slope / power).square() * weight)[inside].sum() ** -0.5)
-
-
-def angle_bound(mean_bound: float, spread: float) -> float:
-    """Least standard deviation (degrees) of the astigmatism's axis: its parts are known sqrt(2) worse than the mean."""
-    return float(np.rad2deg(np.sqrt(2.0) * mean_bound / spread))
+ASTIGMATISMS = (1000.0, 2000.0)  # A, of bare spectra
+TILT = 30.0  # degrees
 
 
 def measure(size: int, n: int, strength: float) -> list[dict[str, float]]:
@@ -121,31 +97,82 @@ def measure_cases(size: int, n: int) -> dict[str, dict[str, float]]:
         found[name] = summarise(measure_simulated(size, n, settings=settings, **field))
     for thickness in THICKNESSES:
         found[f"{thickness / 10:.0f} nm thick"] = summarise(measure_thick(size, n, thickness))
+    for spread in ASTIGMATISMS:
+        found[f"{spread:.0f} A astigmatism"] = summarise(measure_bare(size, n, spread))
+    found[f"{TILT:.0f} degrees tilt"] = summarise(measure_tilted(size, n, TILT))
     return found
 
 
 def measure_thick(size: int, n: int, thickness: float) -> list[dict[str, float]]:
-    """As `measure`, of samples whose rings have nodes."""
+    """As `measure`, of samples whose rings have nodes; astigmatism 300 to 1,000 A."""
     rng = np.random.default_rng(int(thickness))
+    settings = SearchSettings(3000.0, thickness_max=3000.0)
+    return [fit_bare(size, rng.uniform(300, 1000), rng, settings, thickness) for _ in range(n)]
+
+
+def measure_bare(size: int, n: int, astigmatism: float) -> list[dict[str, float]]:
+    """As `measure`, of one astigmatism (A) and rings as strong as the noise."""
+    rng = np.random.default_rng(int(astigmatism))
+    settings = SearchSettings(3000.0, astigmatism_expected=2000.0)
+    return [fit_bare(size, astigmatism, rng, settings) for _ in range(n)]
+
+
+def fit_bare(
+    size: int, spread: float, rng: np.random.Generator, settings: SearchSettings, thickness: float = 0.0
+) -> dict[str, float]:
+    """Errors, their bounds and CPU seconds of one synthetic micrograph of strength 1. spread: astigmatism in A."""
+    mean, angle = rng.uniform(6000, 25000), rng.uniform(-90, 90)
+    at = defocus([mean + spread / 2, mean - spread / 2, angle, 0.0])
+    power, _ = power_spectrum(size, at, 1.0, thickness)
+    white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
+    image = torch.fft.irfft2(white * power.sqrt(), s=(size, size)).float().numpy()
+    start = time.process_time()
+    spectrum = spectrum_of_micrograph(image, PIXEL)
+    middle = time.process_time()
+    fit = fit_ctf(spectrum, KRIOS, settings=settings)
+    end = time.process_time()
+    least = bound(size, at, 1.0, thickness)
+    row = {
+        "error": (fit.defocus_u + fit.defocus_v) / 2 - mean,
+        "bound": least,
+        "has_rings": float(fit.has_rings),
+        "resolution": fit.resolution,
+        "thickness": fit.thickness,
+        "astigmatism_error": fit.defocus_u - fit.defocus_v - spread,
+        "angle_error": turned(fit.defocus_angle - angle),
+        "angle_bound": angle_bound(least, spread),
+        "spectrum_s": middle - start,
+        "fit_s": end - middle,
+    }
+    print(" ".join(f"{name} {value:.2f}" for name, value in row.items()), flush=True)
+    return row
+
+
+def turned(angle: float) -> float:
+    """How far two axes lie apart, degrees."""
+    return abs((angle + 90.0) % 180.0 - 90.0)
+
+
+def measure_tilted(size: int, n: int, tilt: float) -> list[dict[str, float]]:
+    """As `measure`, of tilted samples without astigmatism; angle_error is that of the tilt's axis."""
+    rng = np.random.default_rng(int(tilt))
     rows = []
     for _ in range(n):
-        mean, spread, angle = rng.uniform(6000, 25000), rng.uniform(300, 1000), rng.uniform(-90, 90)
-        power, _ = power_spectrum(size, defocus([mean + spread / 2, mean - spread / 2, angle, 0.0]), 1.0, thickness)
-        white = torch.fft.rfft2(torch.from_numpy(rng.standard_normal((size, size))))
-        image = torch.fft.irfft2(white * power.sqrt(), s=(size, size)).float().numpy()
+        mean, axis = rng.uniform(12000, 25000), rng.uniform(-180, 180)
+        image = tilted_micrograph(size, mean, tilt, axis, rng).astype(np.float32)
         start = time.process_time()
-        spectrum = spectrum_of_micrograph(image, PIXEL)
+        tiles = list(tile_spectra(image, TILT_PIXEL))
         middle = time.process_time()
-        fit = fit_ctf(spectrum, KRIOS, settings=SearchSettings(3000.0, thickness_max=3000.0))
+        fit, found, _ = fit_tilted_ctf(tiles, KRIOS)
         end = time.process_time()
         rows.append(
             {
                 "error": (fit.defocus_u + fit.defocus_v) / 2 - mean,
                 "has_rings": float(fit.has_rings),
                 "resolution": fit.resolution,
-                "thickness": fit.thickness,
-                "astigmatism_error": fit.defocus_u - fit.defocus_v - spread,
-                "angle_error": abs((fit.defocus_angle - angle + 90.0) % 180.0 - 90.0),
+                "tilt_error": found.tilt - tilt,
+                "astigmatism_error": fit.defocus_u - fit.defocus_v,
+                "angle_error": abs((found.axis - axis + 180.0) % 360.0 - 180.0),
                 "spectrum_s": middle - start,
                 "fit_s": end - middle,
             }
@@ -219,6 +246,8 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
         figures["resolution_A"] = float(np.median(column["resolution"]))
     if "phase_error" in column:
         figures["phase_rms_error_deg"] = float(np.sqrt(np.mean(column["phase_error"] ** 2)))
+    if "tilt_error" in column:
+        figures["tilt_rms_error_deg"] = float(np.sqrt(np.mean(column["tilt_error"] ** 2)))
     if "thickness" in column:
         figures["thickness_A"] = float(np.median(column["thickness"]))
     if "bound" in column:

@@ -91,6 +91,9 @@ def fit_ctf(
     correlate = Correlator(flatten_band(polar, fine), fine)
     refined = [refine(start, correlate, microscope, settings) for start in starts]
     best = max(refined, key=lambda candidate: candidate.score)
+    settled = best_b_factor(best, correlate, microscope)
+    if settled.b_factor != best.b_factor:  # the search chose one for all defoci, without astigmatism
+        best = refine(settled, correlate, microscope, settings, spread=0.3)
     return finish_fit(spectrum, polar, best, (band, Band(band.low, nyquist_limit(spectrum))), microscope, settings)
 
 

@@ -151,30 +151,39 @@ def peaks(table: Array, angles: Array, settings: SearchSettings, b_factor: float
 
 
 def refine(
-    start: Candidate, correlate: Correlator, microscope: Microscope, settings: SearchSettings, *, spread: float = 1.0
+    start: Candidate,
+    correlate: Correlator,
+    microscope: Microscope,
+    settings: SearchSettings,
+    *,
+    spread: float = 1.0,
+    free_envelope: bool = False,
 ) -> Candidate:
     """Climb from a candidate to the nearest maximum of the posterior (Nelder and Mead, all parameters at once).
 
     The likelihood of n points at correlation c is -n/2 log(1 - c^2); the prior on astigmatism is a Gaussian, so
     weak spectra stay round and strong ones are not held back. spread: scale of the first simplex. A start that has
-    a thickness keeps it free.
+    a thickness keeps it free. free_envelope: so is the B factor, which is the start's otherwise.
     """
-    scale = np.array([100.0, 100.0, 100.0, 0.2, 100.0]) * spread
+    scale = np.array([100.0, 100.0, 100.0, 0.2, 100.0, 80.0]) * spread
     astigmatic, thick = settings.astigmatism_known is None, start.lens.thickness > 0
-    free = np.flatnonzero([True, astigmatic, astigmatic, settings.searches_phase, thick])
-    origin = np.array([start.lens.defocus, start.lens.cosine, start.lens.sine, start.lens.phase, start.lens.thickness])
+    free = np.flatnonzero([True, astigmatic, astigmatic, settings.searches_phase, thick, free_envelope])
+    lens = start.lens
+    origin = np.array([lens.defocus, lens.cosine, lens.sine, lens.phase, lens.thickness, start.b_factor])
 
-    def lens_at(step: Array) -> Lens:
+    def candidate_at(step: Array) -> Candidate:
         values = origin.copy()
         values[free] += step * scale[free]
-        return Lens(*(float(value) for value in values))
+        *lens_values, b_factor = (float(value) for value in values)
+        lens = Lens(*lens_values)
+        return Candidate(lens, b_factor, float(correlate(lens_rings(lens, correlate.points, microscope, b_factor))))
 
     def cost(step: Array) -> float:
-        lens = lens_at(step)
-        score = float(correlate(lens_rings(lens, correlate.points, microscope, start.b_factor)))
+        trial = candidate_at(step)
         # A known astigmatism makes this a constant.
-        prior = 0.5 * (2.0 * np.hypot(lens.cosine, lens.sine) / settings.astigmatism_expected) ** 2
-        return -evidence(score, len(correlate.points.value)) + prior + bounds_cost(lens, settings)
+        prior = 0.5 * (2.0 * np.hypot(trial.lens.cosine, trial.lens.sine) / settings.astigmatism_expected) ** 2
+        wall = bounds_cost(trial.lens, settings) + max(-trial.b_factor, 0.0)
+        return -evidence(trial.score, len(correlate.points.value)) + prior + wall
 
     simplex = np.vstack([np.zeros(len(free)), np.eye(len(free))])
     result = minimize(
@@ -188,9 +197,7 @@ def refine(
             "maxiter": 90 * len(free),
         },
     )
-    lens = lens_at(result.x)
-    score = float(correlate(lens_rings(lens, correlate.points, microscope, start.b_factor)))
-    return Candidate(lens, start.b_factor, score)
+    return candidate_at(result.x)
 
 
 def evidence(score: float, n_points: int) -> float:

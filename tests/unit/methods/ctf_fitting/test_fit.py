@@ -13,7 +13,7 @@ from vitreous.core.fourier import radius_grid
 from vitreous.io.mrc import read_image
 from vitreous.methods.ctf_fitting.correlation import Band, Correlator, Lens, flatten_band, lens_rings
 from vitreous.methods.ctf_fitting.fit import CtfFit, fit_ctf, lens_of, score_lens
-from vitreous.methods.ctf_fitting.search import SearchSettings
+from vitreous.methods.ctf_fitting.search import Candidate, SearchSettings, best_b_factor, evidence, refine
 from vitreous.methods.ctf_fitting.spectrum import (
     Spectrum,
     SpectrumError,
@@ -181,3 +181,24 @@ def test_the_wrong_defocus_of_that_project_is_seen_to_be_wrong(data_dir: Path) -
 def test_no_spectrum(image: np.ndarray, what: str) -> None:
     with pytest.raises(SpectrumError, match=what):
         spectrum_of_micrograph(image, PIXEL)
+
+
+def test_weak_spectra_are_fitted_as_well_as_from_the_truth() -> None:
+    settings, band = SearchSettings(defocus_min=3000.0), Band(30.0, 4.0)
+    for mean, astigmatism, angle in [(23378.0, 718.0, 40.0), (7726.0, 769.0, -60.0), (15000.0, 500.0, 10.0)]:
+        image = synthetic(mean + astigmatism / 2, mean - astigmatism / 2, angle, size=1024, strength=0.12)
+        spectrum = spectrum_of_micrograph(image, PIXEL)
+        fit = fit_ctf(spectrum, KRIOS, settings=settings)
+        correlate = Correlator(flatten_band(polar_spectrum(spectrum), band), band)
+        truth = Candidate(lens_of(mean + astigmatism / 2, mean - astigmatism / 2, angle), 0.0, 0.0)
+        climbed = refine(best_b_factor(truth, correlate, KRIOS), correlate, KRIOS, settings)
+        found = Candidate(
+            fit.lens, fit.b_factor, float(correlate(lens_rings(fit.lens, correlate.points, KRIOS, fit.b_factor)))
+        )
+        assert log_posterior(found, correlate, settings) > log_posterior(climbed, correlate, settings) - 0.2
+
+
+def log_posterior(candidate: Candidate, correlate: Correlator, settings: SearchSettings) -> float:
+    astigmatism = 2.0 * np.hypot(candidate.lens.cosine, candidate.lens.sine)
+    likelihood = evidence(candidate.score, len(correlate.points.value))
+    return likelihood - 0.5 * float(astigmatism / settings.astigmatism_expected) ** 2
