@@ -227,7 +227,7 @@ def fit_simulated(project: Path, truth: Dataset, index: int, settings: SearchSet
 
 
 def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Root mean squares and medians over micrographs."""
+    """Root mean squares and medians over micrographs; no angle where none has 300 A of astigmatism."""
     column = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     angles = column["angle_error"][~np.isnan(column["angle_error"])]
     trusted = column["error"][column["has_rings"] == 1.0]
@@ -236,12 +236,13 @@ def summarise(rows: list[dict[str, float]]) -> dict[str, float]:
         "worst_error_with_rings_A": float(np.abs(trusted).max(initial=0.0)),
         "defocus_rms_error_A": float(np.sqrt(np.mean(column["error"] ** 2))),
         "astigmatism_rms_error_A": float(np.sqrt(np.mean(column["astigmatism_error"] ** 2))),
-        "angle_rms_error_deg": float(np.sqrt(np.mean(angles**2))) if len(angles) else float("nan"),
         "n_without_rings": int((column["has_rings"] == 0.0).sum()),
-        "angle_worst_error_deg": float(angles.max(initial=0.0)),
         "spectrum_cpu_s": float(np.median(column["spectrum_s"])),
         "fit_cpu_s": float(np.median(column["fit_s"])),
     }
+    if len(angles):
+        figures["angle_rms_error_deg"] = float(np.sqrt(np.mean(angles**2)))
+        figures["angle_worst_error_deg"] = float(angles.max())
     if "resolution" in column:
         figures["resolution_A"] = float(np.median(column["resolution"]))
     if "phase_error" in column:

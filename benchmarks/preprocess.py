@@ -62,13 +62,13 @@ def ctf(n: int) -> dict[str, Any]:
     for prefix, dose in (("", 40.0), ("tenth_", 4.0)):
         found = ctf_benchmark.summarise(ctf_benchmark.measure_simulated(2048, n, dose, **rest))
         figures[f"{prefix}defocus_rms_A"] = found["defocus_rms_error_A"]
-        figures[f"{prefix}angle_rms_deg"] = found["angle_rms_error_deg"]
+        figures[f"{prefix}angle_rms_deg"] = found.get("angle_rms_error_deg")
         figures[f"{prefix}without_rings"] = found["n_without_rings"]
     for prefix, strength in (("synthetic_", 0.3), ("synthetic_tenth_", 0.03)):
         found = ctf_benchmark.summarise(ctf_benchmark.measure(4096, n, strength))
         figures[f"{prefix}defocus_rms_A"] = found["defocus_rms_error_A"]
         figures[f"{prefix}defocus_bound_A"] = found["defocus_rms_bound_A"]
-        figures[f"{prefix}angle_rms_deg"] = found["angle_rms_error_deg"]
+        figures[f"{prefix}angle_rms_deg"] = found.get("angle_rms_error_deg")
         figures[f"{prefix}angle_bound_deg"] = found["angle_rms_bound_deg"]
         figures[f"{prefix}without_rings"] = found["n_without_rings"]
         figures[f"{prefix}worst_with_rings_A"] = found["worst_error_with_rings_A"]
