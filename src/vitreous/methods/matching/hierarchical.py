@@ -4,9 +4,9 @@ First pass: image and template Fourier-cropped by `factor`, angular steps wider,
 peaks at the fine grid's orientations near theirs, still at low resolution. Third: a glance at the best of them at full
 resolution, at the nearest orientations and planes, since in thick ice low resolution ranks molecules among thousands;
 then a look a little further around the best by both resolutions. Last: the best of these climb over the fine grid,
-through all defocus planes. No correlation is looked at that the full
-search would not look at, so that a threshold means no more false positives than there. Mean and deviation come from a
-random sample of the fine grid: a small one over the whole image, a large one at the candidates' places.
+through all defocus planes. No correlation is looked at that the full search would not look at, so that a threshold
+means no more false positives than there. Mean and deviation come from a random sample of the fine grid: a small one
+over the whole image, a large one at the candidates' places.
 """
 
 from __future__ import annotations

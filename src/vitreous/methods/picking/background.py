@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from vitreous.methods.picking.lumps import find_lumps
-from vitreous.methods.picking.robust import densest_part, robust_spread
+from vitreous.methods.picking.robust import densest_part, mean_around, robust_spread
 
 _USUAL = 5.0  # robust deviations within which pixels of ice and protein lie
 # In robust deviations of the micrograph smoothed to an eighth of the diameter: simulated ferritin has 5 to 7, gold 14.
@@ -146,15 +146,10 @@ def even_out(
         if lumps.any():
             bad |= lumps
             flat = image - fit_illumination(image, ~bad)
-    good = (~bad).astype(np.float64)
-    width = 1.5 * diameter_px
-    share = np.maximum(ndimage.gaussian_filter(good, width, mode="reflect"), 1e-6)
-    level = ndimage.gaussian_filter(flat * good, width, mode="reflect") / share
-    flat = (flat - level) * good
-    width *= 1.5
-    share = np.maximum(ndimage.gaussian_filter(good, width, mode="reflect"), 1e-6)
-    variance = ndimage.gaussian_filter(flat**2, width, mode="reflect") / share
-    typical = np.median(variance[~bad]) if good.any() else 1.0
+    good, width = ~bad, 1.5 * diameter_px
+    flat = (flat - mean_around(flat, good, width)) * good
+    variance = mean_around(flat**2, good, 1.5 * width)
+    typical = np.median(variance[good]) if good.any() else 1.0
     # Nearly empty corners must not be blown up to the level of a full field.
     spread = np.sqrt(np.maximum(variance, 0.1 * typical))
     return EvenMicrograph(np.where(bad, 0.0, flat / np.maximum(spread, 1e-30)), bad)

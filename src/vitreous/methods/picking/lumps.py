@@ -18,7 +18,7 @@ from vitreous.core.fourier import radius_grid
 from vitreous.core.neighbours import keep_best_apart
 from vitreous.methods.picking.log_filter import log_response, log_transfer
 from vitreous.methods.picking.peaks import local_maxima
-from vitreous.methods.picking.robust import densest_part
+from vitreous.methods.picking.robust import densest_part, mean_around
 
 _CORE = 0.2  # diameters: width of the Gaussian by which the density of a place is judged
 _DENSER = 2.0  # times a particle: what is a lump
@@ -62,11 +62,8 @@ def _level_around(
     Places that stand out over all are left out, lest a lump be measured against its neighbours.
     """
     middle, spread = densest_part(core[clean])
-    trusted = (clean & (core < middle + 2.0 * spread)).astype(np.float64)
-    width = _AROUND * diameter_px
-    share = ndimage.gaussian_filter(trusted, width, mode="reflect")
-    total = ndimage.gaussian_filter(np.where(trusted > 0, core - middle, 0.0), width, mode="reflect")
-    return middle + total / (share + 1e-2)
+    trusted = clean & (core < middle + 2.0 * spread)
+    return middle + mean_around(core - middle, trusted, _AROUND * diameter_px, prior=0.01)
 
 
 def _usual_places(

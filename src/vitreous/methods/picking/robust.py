@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy import ndimage
 from scipy.special import ndtri
 
 
@@ -24,3 +25,19 @@ def densest_part(values: Float[np.ndarray, "*n"], share: float = 0.3) -> tuple[f
     first = int(np.argmin(widths))
     middle = 0.5 * float(ordered[first] + ordered[first + count])
     return middle, float(widths[first]) / (2.0 * float(ndtri(0.5 + 0.5 * share)))
+
+
+def mean_around(
+    values: Float[np.ndarray, "height width"],
+    trusted: Bool[np.ndarray, "height width"],
+    width: float,
+    *,
+    prior: float = 0.0,
+) -> Float[np.ndarray, "height width"]:
+    """Mean of the trusted values about each pixel, by a Gaussian of `width` pixels (normalised convolution).
+
+    prior: weight of a zero that is averaged in, as a share of the Gaussian's: what holds where hardly any is trusted.
+    """
+    weight = trusted.astype(np.float64)
+    share = np.maximum(ndimage.gaussian_filter(weight, width, mode="reflect") + prior, 1e-6)
+    return np.asarray(ndimage.gaussian_filter(values * weight, width, mode="reflect") / share)
